@@ -1,0 +1,1 @@
+//! The admin HTTP listener: liveness, readiness, metrics.

@@ -1,0 +1,1 @@
+//! Builds every room once from the configuration; the only place that names concrete providers.

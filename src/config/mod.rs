@@ -1,0 +1,1 @@
+//! The configuration file: text plus injected environment to typed settings, all mistakes at once.

@@ -1,0 +1,1 @@
+//! Cipher suites, key derivation and the stored envelope. Knows bytes only: no BSON document, no wire frame, no policy.

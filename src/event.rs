@@ -1,0 +1,1 @@
+//! What happened, as data: pseudonyms, paths and counts, never a protected value.

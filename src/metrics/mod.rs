@@ -1,0 +1,1 @@
+//! Prometheus series: every name, help text and label set in one list.

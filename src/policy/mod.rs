@@ -1,0 +1,1 @@
+//! What is protected: field rules, the tree of protected paths per namespace, and every reason to refuse.

@@ -1,0 +1,1 @@
+//! Secret bytes: zeroized on drop, compared in constant time, never printable.

@@ -1,0 +1,1 @@
+//! One client connection as a state machine: frames in, steps out. No socket, no clock, no key service.

@@ -1,0 +1,1 @@
+//! Persistence of data keys: the MongoDB key vault collection.

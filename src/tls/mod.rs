@@ -1,0 +1,1 @@
+//! TLS contexts for both sides, built once and swapped on reload.
