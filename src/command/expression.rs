@@ -29,3 +29,10 @@ pub fn plan(
         ))
     }
 }
+
+impl Variables {
+    /// Binds a name (without `$$`) to what it holds.
+    pub fn bind(&mut self, name: &[u8], shape: Shape) {
+        self.names.push((name.into(), shape));
+    }
+}

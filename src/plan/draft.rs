@@ -51,6 +51,16 @@ impl<'a> Draft<'a> {
         self.frame
     }
 
+    /// A draft over the same message whose edits are thrown away: for looking ahead.
+    pub fn scratch(&self) -> Self {
+        Self { frame: self.frame, keys: self.keys, subject: None, plan: Plan::default() }
+    }
+
+    /// How many edits there are so far.
+    pub fn edits(&self) -> usize {
+        self.plan.ops.len()
+    }
+
     /// Counts documents carried by the message.
     pub fn count_documents(&mut self, n: u32) {
         self.plan.summary.documents = self.plan.summary.documents.saturating_add(n);
