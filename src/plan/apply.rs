@@ -7,7 +7,7 @@ use super::Plan;
 use super::op::{Op, Value, Versions};
 use crate::bson::kind;
 use crate::crypto::envelope::{self, Header};
-use crate::crypto::pseudonym::Pseudonymiser;
+use crate::crypto::pseudonym::Pseudonymizer;
 use crate::keys::{Dek, DomainKeys, KeyRing};
 use crate::limits;
 use crate::name::KeyId;
@@ -52,13 +52,13 @@ pub struct Subjects<'a> {
     /// The domain of the subject field.
     pub domain: &'a str,
     /// The keyed digest.
-    pub pseudonymiser: &'a Pseudonymiser,
+    pub pseudonymizer: &'a Pseudonymizer,
 }
 
-/// Makes the new message in `out` (cleared first). The outer length and checksum are the caller's to repair.
+/// Appends the new message to `out`. The outer length and checksum are the caller's to repair.
 ///
 /// # Errors
-/// [`ApplyError`]; `out` must then be thrown away.
+/// [`ApplyError`]; what was appended must then be cut off again.
 pub fn apply(
     frame: &[u8],
     plan: &Plan,
@@ -66,7 +66,7 @@ pub fn apply(
     subjects: Option<&Subjects<'_>>,
     out: &mut Vec<u8>,
 ) -> Result<Applied, ApplyError> {
-    out.clear();
+    let base = out.len();
     out.reserve(frame.len() + 64 * plan.ops.len());
     let keys = plan.summary.rules.iter().map(|(rule, _)| ring.domain(&rule.domain)).collect();
     let mut run = Run { frame, plan, ring, keys, subjects, out, at: 0, open: Vec::new(), applied: Applied::default() };
@@ -79,7 +79,7 @@ pub fn apply(
     if !open.is_empty() {
         return Err(ApplyError::Inconsistent);
     }
-    if out.len() > limits::MAX_MESSAGE {
+    if out.len() - base > limits::MAX_MESSAGE {
         return Err(ApplyError::TooLarge);
     }
     Ok(applied)
@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
         if let Some(subjects) = self.subjects
             && subjects.domain == dek.domain()
         {
-            let pseudonym = subjects.pseudonymiser.of_value(kind, &self.out[plain_at..]);
+            let pseudonym = subjects.pseudonymizer.of_value(kind, &self.out[plain_at..]);
             self.note_subject(pseudonym);
         }
         Ok(())
@@ -292,7 +292,7 @@ impl<'a> Run<'a> {
     fn seen_subjects(&mut self) {
         let Some(subjects) = self.subjects else { return };
         for value in &self.plan.summary.subjects {
-            let pseudonym = subjects.pseudonymiser.of_value(value.kind, value.slice(self.frame));
+            let pseudonym = subjects.pseudonymizer.of_value(value.kind, value.slice(self.frame));
             self.note_subject(pseudonym);
         }
     }
