@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn repairs_length_and_checksum_after_growth() {
-        let mut frame = encode::reply(1, 2, &EMPTY, true);
+        let mut frame = encode::reply(1, 2, &EMPTY, true).unwrap();
         frame.splice(21..26, [7, 0, 0, 0, 10, 0, 0]);
         assert_eq!(verify(&frame), Err(FrameError::Checksum));
         repair(&mut frame).unwrap();
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn leaves_frames_without_checksum_alone_but_for_the_length() {
-        let frame = encode::reply(1, 2, &EMPTY, false);
+        let frame = encode::reply(1, 2, &EMPTY, false).unwrap();
         let mut repaired = frame.clone();
         repaired[0] = 0;
         repair(&mut repaired).unwrap();
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn rejects_frames_that_cannot_be_repaired() {
         assert_eq!(repair(&mut [0; 15]), Err(FrameError::TooShort));
-        let mut no_room = encode::reply(1, 2, &EMPTY, true)[..20].to_vec();
+        let mut no_room = encode::reply(1, 2, &EMPTY, true).unwrap()[..20].to_vec();
         assert_eq!(repair(&mut no_room), Err(FrameError::Truncated));
         let limit = crate::limits::MAX_MESSAGE;
         let mut huge = vec![0; limit + 1];

@@ -59,36 +59,33 @@ impl MsgWriter {
     /// # Errors
     /// [`FrameError::TooLong`] above [`crate::limits::MAX_MESSAGE`].
     pub fn finish(mut self) -> Result<Vec<u8>, FrameError> {
-        self.seal()?;
-        Ok(self.frame)
-    }
-
-    fn seal(&mut self) -> Result<(), FrameError> {
         let flags = self.frame.get(HEADER..).and_then(<[u8]>::first_chunk);
         if flags.is_some_and(|bits| Flags::from_bits(u32::from_le_bytes(*bits)).checksum_present()) {
             self.frame.extend_from_slice(&[0; checksum::CHECKSUM]);
         }
-        checksum::repair(&mut self.frame)
+        checksum::repair(&mut self.frame)?;
+        Ok(self.frame)
     }
 }
 
-/// A reply frame around one BSON document. `doc` is bounded by [`crate::limits::MAX_BSON`], so the frame fits.
-pub fn reply(request_id: i32, response_to: i32, doc: &[u8], checksum: bool) -> Vec<u8> {
+/// A reply frame around one BSON document.
+///
+/// # Errors
+/// [`FrameError::TooLong`]; not for a document within [`crate::limits::MAX_BSON`].
+pub fn reply(request_id: i32, response_to: i32, doc: &[u8], checksum: bool) -> Result<Vec<u8>, FrameError> {
     let flags = if checksum {
         Flags::CHECKSUM_PRESENT
     } else {
         Flags::default()
     };
-    let mut writer = MsgWriter::new(request_id, response_to, flags).body(doc);
-    // Only a document past the BSON limit can fail here; its frame then keeps the length 0, which every peer refuses.
-    match writer.seal() {
-        Ok(()) | Err(_) => writer.frame,
-    }
+    MsgWriter::new(request_id, response_to, flags).body(doc).finish()
 }
 
-/// A command frame around one BSON document: for hello of our own, and for tests. The document's bound is as for
-/// [`reply`].
-pub fn command(request_id: i32, doc: &[u8]) -> Vec<u8> {
+/// A command frame around one BSON document: for hello of our own, and for tests.
+///
+/// # Errors
+/// As [`reply`].
+pub fn command(request_id: i32, doc: &[u8]) -> Result<Vec<u8>, FrameError> {
     reply(request_id, 0, doc, false)
 }
 
@@ -126,4 +123,55 @@ pub(super) fn replace(frame: &[u8], span: Range<usize>, with: &[u8]) -> Result<V
     let mut out = [before, with, after].concat();
     checksum::repair(&mut out)?;
     Ok(out)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic"
+)]
+mod tests {
+    use super::*;
+    use crate::limits;
+
+    const EMPTY: [u8; 5] = [5, 0, 0, 0, 0];
+
+    #[test]
+    fn writes_the_bytes_of_the_specification() {
+        let want = b"\x1a\0\0\0\x03\0\0\0\x09\0\0\0\xdd\x07\0\0\0\0\0\0\0\x05\0\0\0\0";
+        assert_eq!(reply(3, 9, &EMPTY, false).unwrap(), want);
+        assert_eq!(command(3, &EMPTY).unwrap()[8..12], [0; 4]);
+        let checked = reply(3, 9, &EMPTY, true).unwrap();
+        assert_eq!((checked[0], checked[16], checked.len()), (30, 1, 30));
+        assert!(OpMsg::parse(&checked).is_ok());
+    }
+
+    #[test]
+    fn cuts_an_identifier_at_its_nul() {
+        let frame = command(1, &EMPTY).unwrap();
+        let flags = Flags::default();
+        let want = MsgWriter::new(1, 0, flags).sequence("docs", &EMPTY).finish();
+        assert_eq!(
+            MsgWriter::new(1, 0, flags).sequence("docs\0x", &EMPTY).finish(),
+            want
+        );
+        assert_eq!(MsgWriter::new(1, 0, flags).body(&EMPTY).finish(), Ok(frame));
+    }
+
+    #[test]
+    fn rejects_a_message_past_the_limit() {
+        let limit = limits::MAX_MESSAGE;
+        let most = vec![0; limit - 21];
+        assert_eq!(reply(1, 2, &most, false).map(|frame| frame.len()), Ok(limit));
+        assert_eq!(reply(1, 2, &most, true), Err(FrameError::TooLong { limit }));
+    }
+
+    #[test]
+    fn rejects_a_span_outside_the_frame() {
+        let frame = command(1, &EMPTY).unwrap();
+        assert_eq!(replace(&frame, 21..27, &EMPTY), Err(FrameError::Truncated));
+        assert_eq!(replace(&frame, 27..28, &EMPTY), Err(FrameError::Truncated));
+        assert_eq!(replace(&frame, 21..26, &EMPTY), Ok(frame));
+    }
 }

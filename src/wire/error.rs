@@ -41,8 +41,6 @@ pub enum FrameError {
     NestedCompression,
     /// A compressor id that was not negotiated or is unknown.
     Compressor,
-    /// Compressed bytes that do not inflate to exactly the declared size.
-    Inflate,
 }
 
 impl fmt::Display for FrameError {
@@ -64,7 +62,6 @@ impl fmt::Display for FrameError {
             Self::LegacyReply => "OP_REPLY is not a command reply",
             Self::NestedCompression => "OP_COMPRESSED inside OP_COMPRESSED",
             Self::Compressor => "compressor was not negotiated",
-            Self::Inflate => "compressed message does not inflate to its declared size",
         };
         f.write_str(text)
     }

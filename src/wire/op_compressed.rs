@@ -1,4 +1,6 @@
-//! `OP_COMPRESSED`: the envelope around another opcode. Owns the inner header and the compressor list; refuses nesting.
+//! `OP_COMPRESSED`: the envelope around another opcode. Owns the inner header and the compressor list; refuses
+//! nesting. It does not inflate: hello never offers a compressor, so a compressed message is refused
+//! ([`FrameError::Compressor`]) by whoever dispatches on the opcode.
 
 use super::error::FrameError;
 use super::header::{HEADER, Header, Opcode};
