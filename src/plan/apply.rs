@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Plan;
+use super::{Plan, subject};
 use super::op::{Op, Value, Versions};
 use crate::bson::kind;
 use crate::crypto::envelope::{self, Header};
@@ -269,30 +269,29 @@ impl<'a> Run<'a> {
         let plain_at = self.out.len();
         let kind = dek
             .open(subtype, payload, self.out)
-            .map_err(|_| ApplyError::Broken { key: Some(key), domain: Some(dek.domain_arc()) })?;
+            .map_err(|_| ApplyError::Broken { key: Some(key), domain: Some(dek.domain().into()) })?;
         self.out[kind_at] = kind;
         self.count_opened(dek);
         if let Some(subjects) = self.subjects
             && subjects.domain == dek.domain()
         {
-            let pseudonym = subjects.pseudonymizer.of_value(kind, &self.out[plain_at..]);
+            let pseudonym = subject::pseudonym(subjects.pseudonymizer, kind, &self.out[plain_at..]);
             self.note_subject(pseudonym);
         }
         Ok(())
     }
 
     fn count_opened(&mut self, dek: &Dek) {
-        let domain = dek.domain_arc();
-        match self.applied.opened.iter_mut().find(|(d, _)| Arc::ptr_eq(d, &domain) || *d == domain) {
+        match self.applied.opened.iter_mut().find(|(domain, _)| **domain == *dek.domain()) {
             Some((_, n)) => *n += 1,
-            None => self.applied.opened.push((domain, 1)),
+            None => self.applied.opened.push((dek.domain().into(), 1)),
         }
     }
 
     fn seen_subjects(&mut self) {
         let Some(subjects) = self.subjects else { return };
         for value in &self.plan.summary.subjects {
-            let pseudonym = subjects.pseudonymizer.of_value(value.kind, value.slice(self.frame));
+            let pseudonym = subject::pseudonym(subjects.pseudonymizer, value.kind, value.slice(self.frame));
             self.note_subject(pseudonym);
         }
     }

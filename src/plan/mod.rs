@@ -2,11 +2,12 @@
 //! [`prove`](prove::prove) checks them. Planning decides, without key material, what is sealed, opened, dropped or
 //! put; nothing else in the crate may change a document. Knows no command: `command/` drives the [`Draft`].
 
-// pub mod apply;
+pub mod apply;
 pub mod canonical;
 pub mod draft;
 pub mod op;
-// pub mod prove;
+pub mod prove;
+mod subject;
 
 use std::sync::Arc;
 

@@ -379,7 +379,7 @@ impl Session {
         let bytes = if legacy {
             op_reply::reply(0, request_id, doc).unwrap_or_default()
         } else {
-            encode::reply(0, request_id, doc, checksum)
+            encode::reply(0, request_id, doc, checksum).unwrap_or_default()
         };
         self.pending.push(Pending::new(request_id, Kind::Local(bytes), cx.now_us));
         self.pending.release(to_client);

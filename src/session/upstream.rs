@@ -174,8 +174,7 @@ impl Session {
             return Err(Closing("legacy reply to a modern request"));
         };
         let candidate = candidate.take();
-        let range = reply.document.clone().ok_or(bad)?;
-        let body = Doc::at(frame, range.start).map_err(|_| bad)?;
+        let body = Doc::at(frame, reply.document.start).map_err(|_| bad)?;
         let rewritten = hello::rewrite(body, cx.hosts, cx.listener, &[]).map_err(|_| bad)?;
         to_client.extend_from_slice(&reply.with_document(&rewritten).map_err(|_| bad)?);
         self.greeted(&body, candidate);
@@ -266,7 +265,7 @@ impl Session {
         let bytes = if legacy {
             op_reply::reply(0, pending.expects, &doc).unwrap_or_default()
         } else {
-            encode::reply(0, pending.expects, &doc, false)
+            encode::reply(0, pending.expects, &doc, false).unwrap_or_default()
         };
         to_client.extend_from_slice(&bytes);
         let done = self.finish(pending, Outcome::Failed { what: refusal.reason.label() }, cx);
