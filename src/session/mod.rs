@@ -4,6 +4,7 @@
 
 mod auth;
 mod client;
+pub mod fuzz;
 mod pending;
 mod proof;
 mod refuse;
@@ -129,6 +130,11 @@ impl Session {
     /// Whether no request waits for its reply.
     pub fn is_idle(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Whether commands have come to an end since the last look.
+    pub fn has_done(&self) -> bool {
+        !self.done.is_empty()
     }
 
     /// Takes the commands that have come to an end.
