@@ -322,10 +322,13 @@ impl Pattern {
     }
 }
 
+/// A path, and the rule of what it leads to.
+type Placed<'a> = (&'a [u8], &'a Arc<FieldRule>);
+
 /// The tree of these paths; each is relative to the same document, and none is a prefix of another.
-fn shape(paths: &[(&[u8], &Arc<FieldRule>)]) -> Shape {
+fn shape(paths: &[Placed<'_>]) -> Shape {
     let mut heads: Vec<&[u8]> = Vec::new();
-    let mut below: HashMap<&[u8], Vec<(&[u8], &Arc<FieldRule>)>> = HashMap::new();
+    let mut below: HashMap<&[u8], Vec<Placed<'_>>> = HashMap::new();
     let mut tree = Tree::new(Rest::Plain, []);
     for (path, rule) in paths {
         match path.iter().position(|byte| *byte == b'.') {
