@@ -1,0 +1,72 @@
+//! A connection string that does not show what is secret in it.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A driver's connection string; it may hold a password, so printing it shows the hosts only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConnectionUri(Arc<str>);
+
+impl ConnectionUri {
+    /// Checks the scheme and that a host is named; everything else is the driver's to judge.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        let rest = text
+            .strip_prefix("mongodb://")
+            .or_else(|| text.strip_prefix("mongodb+srv://"))
+            .ok_or("is not a MongoDB connection string")?;
+        if host_part(rest).is_empty() {
+            return Err("names no host");
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The whole text, password included: for the driver, never for a log.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What follows the last `@`, up to the database or the options. A password that holds an unescaped `@`, `/` or `?`
+/// is malformed, but must not be shown for that.
+fn host_part(rest: &str) -> &str {
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    rest.split(['/', '?']).next().unwrap_or("")
+}
+
+impl fmt::Display for ConnectionUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", ""));
+        let user = if rest.contains('@') { "***@" } else { "" };
+        write!(f, "{scheme}://{user}{}", host_part(rest))
+    }
+}
+
+impl fmt::Debug for ConnectionUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_shows_a_password() {
+        for (text, shown) in [
+            ("mongodb://u:pw@h1:1,h2:2/db?a=b", "mongodb://***@h1:1,h2:2"),
+            ("mongodb+srv://u:p@w@host.x/", "mongodb+srv://***@host.x"),
+            ("mongodb://u:p/w@h", "mongodb://***@h"),
+            ("mongodb://u:p?w@h", "mongodb://***@h"),
+            ("mongodb://h/?tlsCertificateKeyFilePassword=pw", "mongodb://h"),
+            ("mongodb://127.0.0.1:27017", "mongodb://127.0.0.1:27017"),
+        ] {
+            let uri = ConnectionUri::new(text).unwrap();
+            assert_eq!(uri.to_string(), shown);
+            assert_eq!(format!("{uri:?}"), shown);
+            assert_eq!(uri.expose(), text);
+        }
+        assert!(ConnectionUri::new("http://x").is_err());
+        assert!(ConnectionUri::new("mongodb:///db").is_err());
+    }
+}
