@@ -126,12 +126,16 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts a command by name and outcome, its time, and its refusal or failure by reason.
+    /// Counts a command by its event; see [`Metrics::command`].
     pub fn observe(&self, event: &CommandEvent) {
-        self.commands.get(event.command)[event.outcome.index()].inc();
-        self.command_seconds
-            .observe(Duration::from_micros(event.duration_us).as_secs_f64());
-        match event.outcome {
+        self.command(event.command, event.outcome, Duration::from_micros(event.duration_us));
+    }
+
+    /// Counts a command by name and outcome, its time, and its refusal or failure by reason.
+    pub fn command(&self, name: &str, outcome: Outcome, time: Duration) {
+        self.commands.get(name)[outcome.index()].inc();
+        self.command_seconds.observe(time.as_secs_f64());
+        match outcome {
             Outcome::Refused { reason } | Outcome::Dropped { reason } => self.refusals.get(reason).inc(),
             Outcome::Failed { what } => self.failures.get(what).inc(),
             Outcome::Ok | Outcome::ServerError { .. } => {}

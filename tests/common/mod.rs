@@ -20,6 +20,8 @@ pub struct Harness {
     pseudonymizer: Pseudonymizer,
     pub session: Session,
     next: i32,
+    /// The last command went upstream and has no reply yet: a refusal would wait behind it.
+    unanswered: bool,
 }
 
 /// What became of a command.
@@ -60,6 +62,7 @@ impl Harness {
             pseudonymizer: Pseudonymizer::new(&Secret::new([7; 32])),
             session: Session::new(1, None),
             next: 1,
+            unanswered: false,
         }
     }
 
@@ -72,6 +75,11 @@ impl Harness {
     }
 
     pub fn frame(&mut self, frame: &[u8]) -> Outcome {
+        if self.unanswered {
+            self.reply(doc! { "ok": 1 });
+        }
+        let id = i32::from_le_bytes(frame[4..8].try_into().unwrap());
+        self.next = id;
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let cx = Context {
             map: &self.config.fields,
@@ -86,11 +94,13 @@ impl Harness {
         let step = self.session.on_client(frame, &cx, &mut to_server, &mut to_client).expect("the connection goes on");
         assert!(matches!(step, Step::Done), "keys are all there");
         self.next += 1;
-        if to_client.is_empty() { Outcome::Sent(body(&to_server)) } else { Outcome::Answered(body(&to_client)) }
+        self.unanswered = to_client.is_empty();
+        if self.unanswered { Outcome::Sent(body(&to_server)) } else { Outcome::Answered(body(&to_client)) }
     }
 
     /// The server answers the last command with this.
     pub fn reply(&mut self, reply: Document) -> Document {
+        self.unanswered = false;
         let frame = encode::reply(900, self.next - 1, &to_bytes(&reply), false).unwrap();
         let mut to_client = Vec::new();
         let cx = Context {
