@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::crypto::{Cipher, Header, MATERIAL, OpenError, SealError, Suite, header};
+use crate::crypto::{Cipher, kdf, Header, MATERIAL, OpenError, SealError, Suite, header};
 use crate::name::KeyId;
 use crate::secret::Secret;
 
@@ -90,6 +90,14 @@ impl Dek {
             _ => OpenError::Broken("the cryptographic library failed to expand its key"),
         })?;
         cipher.open(payload, out)
+    }
+
+    /// A key for another purpose, derived from this one: it says nothing about the data key or about other purposes.
+    ///
+    /// # Errors
+    /// [`SealError`] where the cryptographic library fails.
+    pub fn subkey(&self, purpose: &str) -> Result<Secret<[u8; 32]>, SealError> {
+        kdf::derive(self.material.expose(), &[b"fieldveil/v1/", purpose.as_bytes(), b"/", self.domain.as_bytes()])
     }
 
     fn cipher(&self, suite: Suite) -> Result<&Cipher, SealError> {

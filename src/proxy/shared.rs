@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::policy::FieldMap;
 use crate::session::Wanted;
 use crate::store::KeyService;
+use crate::tls::Upstream;
 use crate::topology::HostMap;
 
 /// What a reload replaces as one.
@@ -26,10 +27,8 @@ pub struct Live {
     pub hosts: HostMap,
     /// TLS towards applications; `None` where every listener is plaintext.
     pub tls_in: Option<Arc<rustls::ServerConfig>>,
-    /// TLS towards MongoDB; `None` where its URI asks for none.
-    pub tls_out: Option<Arc<rustls::ClientConfig>>,
-    /// `host:port` of the upstream members, in the URI's order.
-    pub upstream: Vec<String>,
+    /// The MongoDB side: hosts and TLS.
+    pub upstream: Upstream,
     /// Bounds of a connection.
     pub times: Times,
 }
@@ -148,6 +147,18 @@ impl Shared {
         async move {
             // An error means that the sender is gone, and with it the process's own idea of going on.
             drop(stop.wait_for(|stopping| *stopping).await);
+        }
+    }
+
+    /// Whether every member that a listener stands for answers, TLS included.
+    pub async fn reach_upstream(&self) -> bool {
+        let live = Arc::clone(&self.live());
+        match super::upstream::dial(&live, None).await {
+            Ok(_) => true,
+            Err(why) => {
+                tracing::warn!(reason = %why, "the upstream does not answer");
+                false
+            }
         }
     }
 
