@@ -51,6 +51,10 @@ pub(crate) struct Options {
     /// Write every figure of every round to this file as JSON.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    /// Only start and fill everything, print each way's connection string as one line of JSON, and wait until standard
+    /// input ends. For benchmarks that bring their own load.
+    #[arg(long)]
+    pub(crate) serve: bool,
     /// Exit with 1 when a target is missed.
     #[arg(long)]
     pub(crate) strict: bool,

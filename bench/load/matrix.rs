@@ -21,6 +21,9 @@ use crate::targets::{Target, Way};
 /// The whole benchmark; an error is anything that makes its figures worthless.
 pub(crate) async fn run(options: Options) -> Outcome<()> {
     let mut bench = Bench::start(options).await?;
+    if bench.options.serve {
+        return bench.serve().await;
+    }
     let mut report = Report::new(&bench.options);
     for target in &bench.targets {
         let connection = Connection::open(target.address, &bench.site.tls).await?;
@@ -144,6 +147,23 @@ impl Bench {
                 look_past_the_proxy(&mut self.direct, collection).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Says where everything is, and keeps it up until standard input ends.
+    async fn serve(&self) -> Outcome<()> {
+        let uris = self
+            .targets
+            .iter()
+            .map(|target| (target.way.name().to_owned(), self.site.uri(target.address)));
+        let uris: serde_json::Map<_, _> = uris.map(|(way, uri)| (way, uri.into())).collect();
+        println!("{}", serde_json::Value::Object(uris));
+        // A thread of its own: a blocked read would hold up the runtime's end when a signal comes first.
+        let (ended, input) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            ended.send(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()))
+        });
+        input.await??;
         Ok(())
     }
 

@@ -63,6 +63,21 @@ impl Site {
         Login::new(USER, PASSWORD)
     }
 
+    /// The connection string of an application that reaches the database at `address`.
+    pub(crate) fn uri(&self, address: SocketAddr) -> String {
+        format!(
+            "mongodb://{USER}:{PASSWORD}@{address}/?authSource=admin&{}",
+            self.uri_options()
+        )
+    }
+
+    fn uri_options(&self) -> String {
+        format!(
+            "directConnection=true&tls=true&tlsCAFile={}",
+            self.path("ca.pem").display()
+        )
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -189,14 +204,13 @@ impl Site {
         audit: bool,
     ) -> Outcome<String> {
         let at = |file: &str| self.path(file).display().to_string();
-        let ca = at("ca.pem");
-        let options = format!("directConnection=true&tls=true&tlsCAFile={ca}");
+        let (options, service) = (self.uri_options(), self.uri(upstream));
         let mut text = format!(
             "[upstream]\nuri = \"mongodb://{upstream}/?{options}\"\n\n\
              [[listen]]\naddress = \"{address}\"\n\n\
              [tls]\ncertificate = \"{}\"\nprivate_key = \"{}\"\n\n\
              [keys]\nvault = \"encryption_{name}.__keyVault\"\n\
-             uri = \"mongodb://{USER}:{PASSWORD}@{upstream}/?authSource=admin&{options}\"\n\
+             uri = \"{service}\"\n\
              master = {{ provider = \"file\", path = \"{}\" }}\n\n\
              [admin]\naddress = \"{}\"\n",
             at("server.pem"),
