@@ -1,6 +1,6 @@
-/* Nanoseconds of processor time per value sealed through libmongocrypt's explicit encryption, without a driver and without Python: one
- * context per value, the data key already in the library's cache. That is what a driver's ClientEncryption.encrypt
- * does underneath.
+/* Nanoseconds of processor time per value sealed through libmongocrypt's explicit encryption, without a driver and
+ * without Python: one context per value, the data key already in the library's cache. That is what a driver's
+ * ClientEncryption.encrypt does underneath.
  *
  * The library is loaded at run time (first argument), so that neither its headers nor one version of it is needed:
  *     cc -O2 -o seal seal.c -ldl && ./seal .../libmongocrypt.so

@@ -1,5 +1,6 @@
-"""Nanoseconds of processor time per value sealed through pymongocrypt's explicit encryption: what ClientEncryption.encrypt costs a Python
-application, less the key vault, which is a dictionary here. libmongocrypt keeps the data key in its cache.
+"""Nanoseconds of processor time per value sealed through pymongocrypt's explicit encryption: what
+ClientEncryption.encrypt costs a Python application, less the key vault, which is a dictionary here. libmongocrypt keeps
+the data key in its cache.
 
 One JSON object per line goes to stdout. Every value is opened again once.
 """

@@ -45,9 +45,6 @@ pub(crate) struct Options {
     /// The proxy under test.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_fieldveil"))]
     pub(crate) fieldveil: PathBuf,
-    /// Leave the audit section and `subject` out of fieldveil's configuration.
-    #[arg(long)]
-    pub(crate) no_audit: bool,
     /// Write every figure of every round to this file as JSON.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,

@@ -98,19 +98,16 @@ impl Bench {
 
     /// A fresh process for `way`, or nothing when the way has none.
     async fn start_way(&self, way: Way, name: &str) -> Outcome<Option<Server>> {
-        let (site, upstream, audit) = (&self.site, self.database.address, !self.options.no_audit);
+        let (site, upstream) = (&self.site, self.database.address);
         let program = &self.options.fieldveil;
         Ok(match way {
             Way::Direct => None,
             Way::Haproxy => Some(site.start_haproxy(&self.options.haproxy, name, upstream).await?),
-            Way::Empty => Some(site.start_fieldveil(program, name, upstream, &[], audit).await?),
+            Way::Empty => Some(site.start_fieldveil(program, name, upstream, &[]).await?),
             Way::Mapped => {
                 let namespaces =
                     [way.read_collection(), way.write_collection()].map(|name| format!("bench.{name}"));
-                Some(
-                    site.start_fieldveil(program, name, upstream, &namespaces, audit)
-                        .await?,
-                )
+                Some(site.start_fieldveil(program, name, upstream, &namespaces).await?)
             }
         })
     }

@@ -350,7 +350,7 @@ impl Report {
             .collect();
         json!({
             "rounds": options.rounds(), "slice_seconds": options.slice().as_secs_f64(), "quick": options.quick,
-            "audit": !options.no_audit, "patients": options.patients(), "processors": workers(),
+            "patients": options.patients(), "processors": workers(),
             "load_average_before": self.load_before, "tls": ciphers,
             "cells": self.cells.iter().map(Cell::json).collect::<Vec<_>>(), "idle": idle, "targets": verdicts,
         })

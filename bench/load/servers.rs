@@ -175,13 +175,12 @@ impl Site {
         name: &str,
         upstream: SocketAddr,
         namespaces: &[String],
-        audit: bool,
     ) -> Outcome<Server> {
         let address = free_address()?;
         let path = self.path(&format!("{name}.toml"));
         write_private(
             &path,
-            &self.fieldveil_configuration(name, address, upstream, namespaces, audit)?,
+            &self.fieldveil_configuration(name, address, upstream, namespaces)?,
         )?;
         let mut command = Command::new(program);
         command
@@ -189,7 +188,6 @@ impl Site {
             .arg("--config")
             .arg(path)
             .current_dir(&self.directory);
-        command.env("TOKIO_WORKER_THREADS", workers().to_string());
         let mut server = self.spawn(name, command, address)?;
         server.wait_until_ready(&self.tls).await?;
         Ok(server)
@@ -201,7 +199,6 @@ impl Site {
         address: SocketAddr,
         upstream: SocketAddr,
         namespaces: &[String],
-        audit: bool,
     ) -> Outcome<String> {
         let at = |file: &str| self.path(file).display().to_string();
         let (options, service) = (self.uri_options(), self.uri(upstream));
@@ -212,25 +209,17 @@ impl Site {
              [keys]\nvault = \"encryption_{name}.__keyVault\"\n\
              uri = \"{service}\"\n\
              master = {{ provider = \"file\", path = \"{}\" }}\n\n\
-             [admin]\naddress = \"{}\"\n",
+             [admin]\naddress = \"{}\"\n\n\
+             [audit]\npath = \"{}\"\n",
             at("server.pem"),
             at("server.key"),
             at(&format!("{name}-master.key")),
             free_address()?,
+            at(&format!("{name}-audit.jsonl")),
         );
-        if audit {
-            write!(
-                text,
-                "\n[audit]\npath = \"{}\"\n",
-                at(&format!("{name}-audit.jsonl"))
-            )?;
-        }
         for namespace in namespaces {
             write!(text, "\n[[collection]]\nnamespace = \"{namespace}\"\n")?;
-            if audit {
-                text.push_str("subject = \"nhs_number\"\n");
-            }
-            text.push_str("\n[collection.fields]\n");
+            text.push_str("subject = \"nhs_number\"\n\n[collection.fields]\n");
             for (field, rule) in FIELD_MAP {
                 writeln!(text, "\"{field}\" = {rule}")?;
             }
