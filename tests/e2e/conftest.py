@@ -3,6 +3,7 @@
 A module sets what its proxy is like with module-level names:
     COLLECTIONS = {"patients": {path: rule, …}, …}      default: the sample's patients
     PROXY = {…}                                         further arguments of harness.Proxy
+    OWN_MONGOD = True                                   a server of its own, because the module may bring it down
     LEAVES_PLAINTEXT = "reason"                         no scan at the end; the module does its own
 """
 
@@ -66,8 +67,22 @@ def db_name(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def markers() -> Markers:
-    return Markers()
+def markers(request) -> Markers:
+    made = Markers()
+    made.owner = f"a fixture of {request.module.__name__}"
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(request, session_dir, certs, db_name):
+    """The mongod behind this module's proxy."""
+    if not getattr(request.module, "OWN_MONGOD", False):
+        yield request.getfixturevalue("mongod")
+        return
+    own = Mongod(session_dir / f"{db_name}-mongod", certs).start().initiate()
+    yield own
+    own.stop()
+    shutil.rmtree(own.dbpath, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -77,15 +92,16 @@ def _marker_owner(request):
 
 
 @pytest.fixture(scope="module")
-def proxy(request, session_dir, mongod, db_name, markers):
+def proxy(request, session_dir, server, db_name, markers):
     module = request.module
     collections = [Collection(f"{db_name}.{name}", fields, "nhs_number" if "nhs_number" in fields else None)
                    for name, fields in getattr(module, "COLLECTIONS", {"patients": harness.PATIENTS}).items()]
-    mongod.profile_everything(db_name)
-    running = Proxy(session_dir / db_name, mongod, collections, vault=f"encryption.{db_name}", **getattr(module, "PROXY", {}))
+    server.profile_everything(db_name)
+    running = Proxy(session_dir / db_name, server, collections, vault=f"encryption.{db_name}", **getattr(module, "PROXY", {}))
     running.start()
     try:
         yield running
+        assert server.process.poll() is None, f"something that the proxy let through brought mongod down:\n{harness.tail(server.log, 5)}"
         if not hasattr(module, "LEAVES_PLAINTEXT"):
             scan = running.scan([db_name, "encryption"])
             status = running.stop()
@@ -104,8 +120,8 @@ def app_client(proxy):
 
 
 @pytest.fixture(scope="module")
-def direct_client(mongod):
-    with mongod.client(ADMIN) as client:
+def direct_client(server):
+    with server.client(ADMIN) as client:
         yield client
 
 

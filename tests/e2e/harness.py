@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import base64
 import datetime
-import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import ssl
@@ -28,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bson
-import pymongo
+from bson import Timestamp
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -238,6 +236,11 @@ class Mongod:
     def raw_bytes(self, db: str, collection: str) -> bytes:
         return b"".join(self.raw_documents(db, collection))
 
+    def now(self) -> tuple[int, Timestamp]:
+        """Where the log and the oplog stand."""
+        with self.client(ADMIN) as client:
+            return self.log.stat().st_size, client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
+
     def checkpoint(self) -> None:
         with self.client(ADMIN) as client:
             client.admin.command("fsync", 1)
@@ -258,38 +261,45 @@ def mongod_binary() -> str:
 class Markers:
     """Makes values that occur nowhere else in the world, remembers who asked for them, and recognises them in bytes.
 
-    Strings share one random prefix, so that one search per encoding finds any of them; a date or an integer is searched
-    for one by one, as the eight bytes BSON stores and as the text a log would print.
+    All strings share one random prefix, all dates lie in one random minute before 1970 and all integers in one random
+    range, so that a few searches find any of them, in the bytes BSON stores and in the text that a log would print.
     """
+
+    RANGE = 1 << 16
 
     def __init__(self):
         self.prefix = "zq" + secrets.token_hex(7)
-        self.made: dict[str, str] = {}
-        self.values: list[tuple[str, bytes]] = []
+        # Low sixteen bits zero: every value of the range has the same upper six bytes.
+        self.first_date = -(secrets.randbelow(1 << 24) + (1 << 24)) * self.RANGE
+        self.first_integer = ((1 << 45) + secrets.randbits(45)) * self.RANGE
+        self.made: dict[str | int, str] = {}
         self.owner = "?"
+        self.needles = [*self._text_needles(), *self._number_needles(self.first_date), *self._number_needles(self.first_integer)]
+        for millis in (self.first_date, self.first_date + self.RANGE // 2, self.first_date + self.RANGE - 1):
+            self.needles.append(self._instant(millis).strftime("%Y-%m-%dT%H:%M:").encode())
 
     def text(self, hint: str = "") -> str:
-        value = f"{self.prefix}{len(self.made):05d}{re.sub('[^a-z]', '', hint.lower())}"
-        self.made[f"{self.prefix}{value[len(self.prefix):][:5]}"] = self.owner
-        return value
+        key = f"{self.prefix}{len(self.made):05d}"
+        self.made[key] = self.owner
+        return key + re.sub("[^a-z]", "", hint.lower())
 
     def date(self) -> datetime.datetime:
-        """A random millisecond between 1900 and 2000."""
-        start = int(datetime.datetime(1900, 1, 1, tzinfo=datetime.timezone.utc).timestamp() * 1000)
-        millis = start + secrets.randbelow(100 * 365 * 86_400_000)
-        value = datetime.datetime.fromtimestamp(0, datetime.timezone.utc) + datetime.timedelta(milliseconds=millis)
-        iso = value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{millis % 1000:03d}"
-        for needle in (struct.pack("<q", millis), str(millis).encode(), iso.encode()):
-            self.values.append((self.owner, needle))
-        return value.replace(tzinfo=None)
+        return self._instant(self._next(self.first_date)).replace(tzinfo=None)
 
     def integer(self) -> int:
-        value = (1 << 58) + secrets.randbits(57)
-        for needle in (struct.pack("<q", value), str(value).encode()):
-            self.values.append((self.owner, needle))
+        return self._next(self.first_integer)
+
+    def _next(self, first: int) -> int:
+        value = first + len(self.made)
+        assert value < first + self.RANGE
+        self.made[value] = self.owner
         return value
 
-    def needles(self) -> list[bytes]:
+    @staticmethod
+    def _instant(millis: int) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(0, datetime.timezone.utc) + datetime.timedelta(milliseconds=millis)
+
+    def _text_needles(self) -> list[bytes]:
         """The prefix as it is, in hex, in UTF-16, and inside base64 at each of the three alignments."""
         raw = self.prefix.encode()
         found = [raw, raw.hex().encode(), raw.hex().upper().encode(), self.prefix.encode("utf-16-le")]
@@ -299,18 +309,23 @@ class Markers:
             found.append(encoded[(shift * 8 + 5) // 6 : (shift + len(raw)) * 8 // 6])
         return found
 
+    def _number_needles(self, first: int) -> list[bytes]:
+        """The upper six bytes little-endian, and the leading digits: the last five may differ within the range."""
+        digits = {str(n)[:-5].encode() for n in (first, first + self.RANGE // 2, first + self.RANGE - 1)}
+        return [struct.pack("<q", first)[2:], *digits]
+
     def find(self, data: bytes) -> str | None:
         """Who made the first marker found in `data`, and in what surroundings."""
-        for needle in self.needles():
+        for needle in self.needles:
             if (at := data.find(needle)) >= 0:
-                around = data[max(0, at - 40) : at + 60]
-                tail_digits = data[at + len(needle) : at + len(needle) + 5].decode("ascii", "replace")
-                owner = self.made.get(f"{self.prefix}{tail_digits}", "unknown test")
-                return f"marker made by {owner}: …{around!r}…"
-        for owner, needle in self.values:
-            if (at := data.find(needle)) >= 0:
-                return f"date or integer marker made by {owner}: …{data[max(0, at - 40) : at + 40]!r}…"
+                return f"marker made by {self._owner(data, at, needle)}: …{data[max(0, at - 60) : at + 60]!r}…"
         return None
+
+    def _owner(self, data: bytes, at: int, needle: bytes) -> str:
+        key: str | int = data[at : at + len(self.prefix) + 5].decode("ascii", "replace")
+        if len(needle) == 6 and at >= 2:
+            key = struct.unpack("<q", data[at - 2 : at + 6])[0]
+        return self.made.get(key, "a test that the surroundings may tell")
 
 
 @dataclass
@@ -321,6 +336,8 @@ class Scan:
     databases: list[str]
     proxy_files: list[Path] = field(default_factory=list)
     metrics: str = ""
+    # Where the log and the oplog stood before any of the markers existed.
+    since: tuple[int, Timestamp] = (0, Timestamp(0, 1))
     extra: dict[str, bytes] = field(default_factory=dict)
 
     def findings(self, markers: Markers) -> dict[str, str]:
@@ -341,12 +358,12 @@ class Scan:
                 for name in client[db].list_collection_names():
                     look(f"{'system.profile' if name == 'system.profile' else 'documents'} of {db}.{name}",
                          client[db][name].find_raw_batches({}))
-        assert look("oplog.rs", self.mongod.raw_documents("local", "oplog.rs")) > 0, "the oplog is empty: cannot be"
+            assert look("oplog.rs", client.local["oplog.rs"].find_raw_batches({"ts": {"$gte": self.since[1]}})) > 0, "the oplog is empty: cannot be"
         self.mongod.checkpoint()
         for path in self.mongod.files():
             kind = "journal" if path.parent.name == "journal" else "data file"
             look(f"{kind} {path.relative_to(self.mongod.dbpath)}", read_chunks(path))
-        assert look("mongod log", read_chunks(self.mongod.log)) > 0, "mongod's log is empty: cannot be"
+        assert look("mongod log", read_chunks(self.mongod.log, self.since[0])) > 0, "mongod's log is empty: cannot be"
         for path in self.proxy_files:
             look(f"proxy file {path.name}", read_chunks(path))
         look("/metrics", [self.metrics.encode()])
@@ -359,11 +376,13 @@ class Scan:
         assert not found, "protected plaintext was found:\n" + "\n".join(f"  {place}: {what}" for place, what in found.items())
 
 
-def read_chunks(path: Path, size: int = 4 << 20) -> Iterator[bytes]:
+def read_chunks(path: Path, offset: int = 0) -> Iterator[bytes]:
     try:
         with path.open("rb") as f:
-            while chunk := f.read(size):
-                yield chunk
+            f.seek(offset)
+            while chunk := f.read(4 << 20):
+                # Journals are preallocated: hundreds of megabytes of nothing. No marker ends in a zero byte.
+                yield chunk.rstrip(b"\0")
     except FileNotFoundError:
         return  # WiredTiger removed a file between the listing and here
 
@@ -415,6 +434,7 @@ class Proxy:
         self.audit = directory / "audit.jsonl"
         self.master_key = directory / "master.key"
         self.process: subprocess.Popen[bytes] | None = None
+        self.born = mongod.now()
         self.certificate, self.private_key = mongod.certs.issue(f"proxy-{self.port}")
         self.collections = collections
         self.options = dict(vault=vault, extra_toml=extra_toml, client_ca=client_ca, plaintext_listener=plaintext_listener, audit=audit)
@@ -510,8 +530,8 @@ class Proxy:
         return context.wrap_socket(socket.create_connection(("127.0.0.1", self.port), timeout), server_hostname="localhost")
 
     def scan(self, databases: list[str]) -> Scan:
-        return Scan(self.mongod, databases, [self.log, *([self.audit] if self.options["audit"] else [])],
-                    self.metrics() if self.process and self.process.poll() is None else "")
+        """A scan of everything since this proxy was set up; call it while the proxy runs, for its metrics."""
+        return Scan(self.mongod, databases, [self.log, *([self.audit] if self.options["audit"] else [])], self.metrics(), self.born)
 
 
 # --- raw wire messages ------------------------------------------------------------------------------------------------

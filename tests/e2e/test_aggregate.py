@@ -60,7 +60,7 @@ RIGHT_OR_REFUSED = {
     "switch": lambda d: [SORT, {"$project": {"x": {"$switch": {"branches": [{"case": {"$eq": ["$mrn", d[1]["mrn"]]}, "then": "$notes"}], "default": "-"}}}}],
     "redact": lambda d: [SORT, {"$redact": {"$cond": [{"$eq": ["$nhs_number", d[0]["nhs_number"]]}, "$$KEEP", "$$PRUNE"]}}],
     "graphLookup": lambda d: [SORT, {"$graphLookup": {"from": "episodes", "startWith": "$nhs_number", "connectFromField": "nhs_number",
-                                                      "connectToField": "nhs_number", "as": "g"}}],
+                                                      "connectToField": "nhs_number", "as": "g"}}, {"$unwind": "$g"}],
     "objectToArray": lambda d: [SORT, {"$project": {"kv": {"$objectToArray": "$address"}}}],
     "mergeObjects": lambda d: [SORT, {"$project": {"m": {"$mergeObjects": ["$address", {"line1": "replaced"}]}}}],
     "compare two fields of different domains": lambda d: [SORT, {"$project": {"x": {"$eq": ["$mrn", "$nhs_number"]}}}],

@@ -44,7 +44,8 @@ def test_pseudonyms_tell_subjects_apart_and_are_stable(proxy, app, markers):
     app.patients.insert_many([one, two])
     for document in (one, two, one):
         app.patients.find_one({"_id": document["_id"]})
-    a, b, again = [e["subjects"] for e in wait_until("three finds", lambda: len(f := commands(proxy, start, command="find")) == 3 and f)]
+    wait_until("three finds", lambda: len(commands(proxy, start, command="find")) == 3)
+    a, b, again = (e["subjects"] for e in commands(proxy, start, command="find"))
     assert a == again != b
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from bson import Int64
 from pymongo import CursorType
 from pymongo.errors import OperationFailure
 
@@ -55,7 +56,7 @@ def test_closed_cursor_is_killed_on_the_server(app, direct_client, documents):
 
 def test_get_more_on_a_cursor_of_nobody(app):
     with pytest.raises(OperationFailure) as caught:
-        app.command("getMore", 123456789, collection="patients")
+        app.command("getMore", Int64(123456789), collection="patients")
     assert caught.value.code == 43, "the server's own CursorNotFound"
 
 
