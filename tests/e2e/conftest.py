@@ -22,10 +22,6 @@ import harness
 from harness import ADMIN, Certs, Collection, Markers, Mongod, Proxy
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "no_proxy: runs without a fieldveil binary")
-
-
 def pytest_collection_modifyitems(config, items):
     """Without a binary the tests are not green and not silently gone: each says NOT RUN, and scripts/test counts them."""
     if harness.fieldveil_binary() is None:

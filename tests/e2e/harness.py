@@ -12,6 +12,7 @@ import base64
 import datetime
 import os
 import re
+import resource
 import secrets
 import signal
 import socket
@@ -457,12 +458,25 @@ class Proxy:
         parts.append(o["extra_toml"])
         self.config.write_text("\n".join(parts))
 
-    def start(self, *, ready: bool = True) -> Proxy:
+    def start(self, *, ready: bool = True, largest_file: int | None = None) -> Proxy:
+        """`largest_file` stands for a full disk: a write beyond so many bytes of one file fails."""
         binary = fieldveil_binary()
         assert binary, "no fieldveil binary: run `cargo build`, or set FIELDVEIL_BIN"
+
+        def limit() -> None:
+            # Ignored, so that the write fails instead of ending the process; an ignored signal stays so over exec.
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        sink = self.log.open("ab")
+        # The log itself must not meet the limit: a pipe does not.
+        logger = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=sink) if largest_file else None
         self.process = subprocess.Popen([binary, "serve", "--config", str(self.config), "--log-format", "json"],
-                                        stdout=self.log.open("ab"), stderr=subprocess.STDOUT, cwd=self.directory,
+                                        stdout=logger.stdin if logger else sink, stderr=subprocess.STDOUT, cwd=self.directory,
+                                        preexec_fn=limit if largest_file else None, restore_signals=largest_file is None,
                                         env={**os.environ, "RUST_LOG": os.environ.get("FIELDVEIL_TEST_LOG", "trace")})
+        sink.close()
+        if logger:
+            logger.stdin.close()
         if ready:
             wait_until("the proxy to be ready", self._ready, 20)
         return self
@@ -532,6 +546,11 @@ class Proxy:
     def scan(self, databases: list[str]) -> Scan:
         """A scan of everything since this proxy was set up; call it while the proxy runs, for its metrics."""
         return Scan(self.mongod, databases, [self.log, *([self.audit] if self.options["audit"] else [])], self.metrics(), self.born)
+
+
+def metric(proxy: Proxy, name: str) -> float:
+    """The sum of a series over its labels; 0 when it is not there yet."""
+    return sum(float(line.rsplit(" ", 1)[1]) for line in proxy.metrics().splitlines() if re.match(rf"{name}[ {{]", line))
 
 
 # --- raw wire messages ------------------------------------------------------------------------------------------------

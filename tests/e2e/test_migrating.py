@@ -8,7 +8,7 @@ import pytest
 from pymongo.errors import OperationFailure
 
 import harness
-from harness import is_envelope, wait_until
+from harness import is_envelope, metric, wait_until
 from samples import ids, patient
 
 LEAVES_PLAINTEXT = "documents from before the migration are plaintext by definition"
@@ -114,12 +114,12 @@ def test_pull_and_array_filters_meet_both(app, mixed):
 def test_enforced_reports_plaintext_it_meets(proxy, app, direct, markers):
     """In the state after, the same old document is worth an alert."""
     direct.enforced.insert_one(patient(markers, "forgotten"))
-    before = set(proxy.metrics().splitlines())
+    before = metric(proxy, "fieldveil_plaintext_found_total")
     try:
         app.enforced.find_one({"_id": "forgotten"})
     except OperationFailure as e:
         assert e.details["errmsg"].startswith("fieldveil: ")
-    wait_until("a metric that counts plaintext", lambda: any("plaintext" in line for line in set(proxy.metrics().splitlines()) - before), 5)
+    wait_until("the plaintext to be counted", lambda: metric(proxy, "fieldveil_plaintext_found_total") > before, 5)
 
 
 def test_nothing_of_it_in_the_proxys_own_files(proxy, mixed, markers):

@@ -27,7 +27,7 @@ def installed():
 
 
 @pytest.mark.parametrize("file", ["crud", "cursors", "transactions"])
-def test_node_driver(installed, proxy, oracle_server, db_name, markers, file):
+def test_node_driver(installed, proxy, oracle_server, db_name, markers, capsys, file):
     environment = {
         **os.environ,
         "FIELDVEIL_TEST_PROXY_URI": proxy.uri(),
@@ -37,4 +37,7 @@ def test_node_driver(installed, proxy, oracle_server, db_name, markers, file):
     }
     done = subprocess.run(["node", "--test", f"{file}.test.mjs"], cwd=NODE, env=environment, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
-    assert "# skipped 0" in done.stdout or "skipped 0" in done.stdout, done.stdout
+    closing = [line.removeprefix("# ").removeprefix("ℹ ") for line in done.stdout.splitlines() if line[2:].split(" ")[0] in ("pass", "fail", "skipped")]
+    with capsys.disabled():
+        print(f"\n  node --test {file}.test.mjs: {', '.join(closing)}")
+    assert "skipped 0" in closing
