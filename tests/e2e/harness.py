@@ -164,7 +164,7 @@ class Mongod:
             # A leak must be findable in the files: nothing compressed, nothing shortened.
             "--wiredTigerCollectionBlockCompressor", "none", "--wiredTigerJournalCompressor", "none",
             "--wiredTigerIndexPrefixCompression", "false",
-            "--setParameter", "maxLogSizeKB=4096", "--setParameter", "diagnosticDataCollectionEnabled=false",
+            "--setParameter", "maxLogSizeKB=4096", "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100", "--setParameter", "diagnosticDataCollectionEnabled=false",
             # Transactions that a test leaves behind must not hold up the next one.
             "--setParameter", "transactionLifetimeLimitSeconds=20",
         ]
