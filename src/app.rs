@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::admin::{Admin, AdminServer, Latch, Readiness};
 use crate::audit::{AuditKey, AuditSink, Fsync, Settings, Target};
 use crate::command::table;
-use crate::config::{self, Config, Master, OnFailure, Report};
+use crate::config::{self, Config, Master, OnFailure};
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::error::{Error, Fault};
 use crate::event::{Lifecycle, LifecycleEvent};
@@ -19,8 +19,9 @@ use crate::kms;
 use crate::metrics::{Labels, Leg, Metrics};
 use crate::policy::Reason;
 use crate::proxy::{Live, Shared, Times, Workers, bind};
-use crate::store::{KeyService, MongoVault};
-use crate::tls::{ServerTls, Upstream, certificate_file};
+use crate::store::{KeyService, MongoStore};
+use crate::tls::inspect::certificate_file;
+use crate::tls::{ServerTls, Upstream};
 use crate::topology::{Address, HostMap, Listener};
 
 /// The domain whose data key the audit's chain and pseudonyms are derived from: the same for every proxy on one vault.
@@ -34,23 +35,47 @@ const FAILURES: &[&str] = &["key", "tampered", "malformed", "size", "proof"];
 const PROVIDERS: &[&str] = &["file", "env", "csfle-local"];
 
 /// Reads the configuration again, for a reload.
-pub type Reader = Box<dyn Fn() -> Result<Config, Report> + Send + Sync>;
+pub type Reader = Box<dyn Fn() -> Result<Config, Error> + Send + Sync>;
 
-/// The key service as the configuration describes it, with the vault it reads.
+/// The key service as the configuration describes it, with the vault it reads. A master-key file that does not exist
+/// is made, if the vault holds no key yet: otherwise the right one is merely missing.
 ///
 /// # Errors
-/// What is wrong with the master key or the vault's connection string.
+/// What is wrong with the master key or the vault.
 pub async fn key_service(config: &Config) -> Result<Arc<KeyService>, Error> {
+    let vault = MongoStore::connect(config.keys.uri.expose(), &config.keys.vault).await.map_err(vault_fault)?;
+    if let Master::File(path) = &config.keys.master
+        && !path.exists()
+    {
+        first_master_key(path, &vault).await?;
+    }
     let provider: Arc<dyn KeyProvider> = match &config.keys.master {
         Master::File(path) => Arc::new(kms::FileKey::open(path).map_err(operator)?),
-        Master::Env(name) => Arc::new(kms::EnvKey::read(name).map_err(operator)?),
+        Master::Env(name) => Arc::new(kms::EnvKey::new(name, &variable(name)?).map_err(operator)?),
         Master::CsfleLocal(config::LocalKey::Path(path)) => Arc::new(kms::CsfleLocal::open(path).map_err(operator)?),
-        Master::CsfleLocal(config::LocalKey::Variable(name)) => Arc::new(kms::CsfleLocal::read(name).map_err(operator)?),
+        Master::CsfleLocal(config::LocalKey::Variable(name)) => Arc::new(local_key(name)?),
     };
-    let upstream = Upstream::resolve(&config.keys.uri).await?;
-    let vault = MongoVault::connect(upstream.driver_options(), &config.keys.vault)
-        .map_err(|why| Error::new(Fault::KeyProvider, why.to_string()))?;
-    Ok(Arc::new(KeyService::new(Arc::new(vault), provider, config.keys.ttl, config.keys.grace)))
+    let keys = Arc::new(KeyService::new(Arc::new(vault), provider, config.keys.grace));
+    patiently(|| async { keys.prepare().await.map_err(Error::from) }).await?;
+    Ok(keys)
+}
+
+async fn first_master_key(path: &std::path::Path, vault: &MongoStore) -> Result<(), Error> {
+    let is_new = patiently(|| async { vault.is_empty().await.map_err(vault_fault) }).await?;
+    let shown = path.display();
+    if !is_new {
+        return Err(Error::new(
+            Fault::Operator,
+            format!("the master key file {shown} ([keys] master) does not exist, but the key vault holds keys that it wraps; restore the file from its backup"),
+        ));
+    }
+    kms::generate(path).map_err(operator)?;
+    tracing::warn!("NEW MASTER KEY written to {shown}. BACK IT UP NOW, away from the database and its backups: without it nothing sealed can ever be read again");
+    Ok(())
+}
+
+fn vault_fault(why: crate::keys::StoreError) -> Error {
+    Error::new(Fault::KeyProvider, why.to_string())
 }
 
 /// The keys of the audit: of its chain, and of its pseudonyms.
@@ -58,7 +83,7 @@ pub async fn key_service(config: &Config) -> Result<Arc<KeyService>, Error> {
 /// # Errors
 /// Why the key vault did not give their data key.
 pub async fn audit_keys(keys: &KeyService) -> Result<(AuditKey, Pseudonymizer), Error> {
-    keys.resolve(&[AUDIT_DOMAIN.into()], &[]).await.map_err(|why| Error::new(Fault::KeyProvider, why.to_string()))?;
+    keys.resolve(&[AUDIT_DOMAIN.into()], &[]).await?;
     let ring = keys.ring();
     let domain = ring.domain(AUDIT_DOMAIN).ok_or_else(|| Error::new(Fault::KeyProvider, "the audit's data key is missing"))?;
     // The first version is the one that all earlier lines were written under.
@@ -73,7 +98,7 @@ pub async fn audit_keys(keys: &KeyService) -> Result<(AuditKey, Pseudonymizer), 
 /// What kept it from starting: whose fault, what, and what to do.
 pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.show(&config.file));
     }
     let mut signals = Signals::install()?;
     let keys = key_service(&config).await?;
@@ -123,7 +148,7 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
         }));
     }
     readiness.set(Latch::Listeners, true);
-    note(&audit, Lifecycle::Started { version: env!("CARGO_PKG_VERSION"), configuration: config.fingerprint });
+    note(&audit, Lifecycle::Started { version: env!("CARGO_PKG_VERSION"), configuration: fingerprint(&config) });
     tokio::spawn(look_after(Arc::clone(&shared), Arc::clone(&keys), Arc::clone(&readiness), config.keys.ttl));
 
     loop {
@@ -194,8 +219,7 @@ fn show_expiry(config: &Config, metrics: &Metrics) {
             if days < 30 {
                 tracing::warn!(days, file = %tls.certificate.display(), "the listener's certificate expires soon; renew it and send SIGHUP");
             }
-            let seconds = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            metrics.set_certificate_expiry(Leg::Client, i64::try_from(seconds).unwrap_or(i64::MAX));
+            metrics.set_certificate_expiry(Leg::Client, certificate.not_after.unix_timestamp());
         }
         Err(why) => tracing::warn!("{why}"),
     }
@@ -235,7 +259,7 @@ async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<R
     let mut since_refresh = Duration::ZERO;
     loop {
         readiness.set(Latch::Upstream, shared.reach_upstream().await);
-        readiness.set(Latch::KeyVault, keys.health().await.is_ok());
+        readiness.set(Latch::KeyVault, keys.health().failing.is_none());
         tokio::time::sleep(LOOK_EVERY).await;
         since_refresh += LOOK_EVERY;
         if since_refresh >= ttl {
@@ -273,7 +297,7 @@ async fn apply_reload(
     shared: &Shared,
     metrics: &Metrics,
 ) -> Result<[u8; 32], Error> {
-    let config = reader().map_err(|report| Error::new(Fault::Operator, report.to_string()))?;
+    let config = reader()?;
     match (tls, &config.tls) {
         (Some(tls), Some(files)) => tls.reload(files)?,
         (None, None) => {}
@@ -283,7 +307,7 @@ async fn apply_reload(
     metrics.set_fields(&field_labels(&config));
     show_expiry(&config, metrics);
     shared.replace(live);
-    Ok(config.fingerprint)
+    Ok(fingerprint(&config))
 }
 
 async fn drain(workers: &Workers, limit: Duration) {
@@ -324,6 +348,29 @@ fn announce(line: &str) {
     tracing::info!("{line}");
     // A closed standard output is no reason not to serve.
     drop(writeln!(std::io::stdout(), "fieldveil: {line}"));
+}
+
+/// Says which rules were in force, without saying any secret: the configuration's `Debug` shows none.
+fn fingerprint(config: &Config) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(format!("{config:?}")).into()
+}
+
+fn variable(name: &str) -> Result<String, Error> {
+    std::env::var(name).map_err(|_| {
+        Error::new(Fault::Operator, format!("the environment variable {name} ([keys] master) is not set; set it to the master key"))
+    })
+}
+
+fn local_key(name: &str) -> Result<kms::CsfleLocal, Error> {
+    use base64::Engine as _;
+    let text = variable(name)?;
+    let mut bytes = base64::engine::general_purpose::STANDARD
+        .decode(text.trim())
+        .map_err(|_| Error::new(Fault::Operator, format!("the environment variable {name} is not base64")))?;
+    let key = crate::secret::Secret::take(&mut bytes)
+        .ok_or_else(|| Error::new(Fault::Operator, format!("the environment variable {name} does not hold 96 bytes in base64")))?;
+    kms::CsfleLocal::new(&key).map_err(operator)
 }
 
 fn cores() -> usize {

@@ -13,5 +13,5 @@ mod upstream;
 mod worker;
 
 pub use listen::{Listening, bind};
-pub use shared::{Live, Shared};
+pub use shared::{Live, Shared, Times};
 pub use worker::Workers;

@@ -56,6 +56,15 @@ impl MongoStore {
         }
     }
 
+    /// Whether the vault holds no key at all: only then may a new master key be made.
+    ///
+    /// # Errors
+    /// Where the vault does not answer.
+    pub async fn is_empty(&self) -> Result<bool, StoreError> {
+        let any = self.keys.find_one(doc! {}).await.map_err(|error| self.failed(&error))?;
+        Ok(any.is_none())
+    }
+
     async fn find(&self, filter: Document) -> Result<Vec<KeyRecord>, StoreError> {
         let mut cursor = self
             .keys

@@ -16,7 +16,7 @@ mod tests;
 pub use client::client_config;
 pub use reload::ServerTls;
 pub use server::server_config;
-pub use upstream::Upstream;
+pub use upstream::{Target, Upstream};
 
 use std::sync::Arc;
 
