@@ -27,14 +27,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(asked: &Arguments) -> Result<Exit, Failure> {
-    let dir = &asked.dir;
+    // `./config/…` would say no more than `config/…`.
+    let dir = asked.dir.strip_prefix(".").unwrap_or(&asked.dir);
     let written = [
         configuration(dir)?,
         certificates(dir, &asked.host)?,
         master_key(dir)?,
     ];
     if written.contains(&true) {
-        let go = if dir == Path::new(".") {
+        let go = if dir == Path::new("") {
             String::new()
         } else {
             format!("cd {} && ", dir.display())

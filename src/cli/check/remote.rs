@@ -190,7 +190,7 @@ async fn vault(client: &Client, config: &Config, report: &mut CheckReport) {
         }
         Err(error) => report.fail(
             "vault",
-            format!("{name} cannot be read: {}", error.kind),
+            format!("{name} cannot be read: {}", brief(&error.kind)),
             "give the credentials in keys.uri (or upstream.uri) readWrite on that collection",
         ),
     }
@@ -220,7 +220,7 @@ async fn stored(client: &Client, config: &Config, report: &mut CheckReport) {
                 Ok(Ok(0)) => {}
                 Ok(Ok(count)) => report.warn(
                     "stored",
-                    format!("{name}: {}: {count} of a sample of {SAMPLE} documents hold plaintext", rule.path),
+                    format!("{name}: {}: plaintext in {count} documents of a sample of at most {SAMPLE}", rule.path),
                     "write state = \"migrating\" until it has been moved: an enforced field is looked for as ciphertext only",
                 ),
                 Ok(Err(error)) => {
