@@ -1,1 +1,162 @@
-//! One client connection as a state machine: frames in, steps out. No socket, no clock, no key service.
+//! One client connection as a state machine: frames in, steps out. No socket, no clock, no key service: the pump hands
+//! in bytes and time, resolves the keys a step asks for, and calls again with the same frame. Owns the order of
+//! replies: a locally made answer never overtakes replies in flight.
+
+mod auth;
+mod client;
+pub mod fuzz;
+mod pending;
+mod proof;
+mod refuse;
+mod upstream;
+
+use std::sync::Arc;
+
+use crate::crypto::pseudonym::Pseudonymizer;
+use crate::event::{CommandEvent, Outcome};
+use crate::keys::KeyRing;
+use crate::name::KeyId;
+use crate::plan::Catalogue;
+use crate::policy::{CollectionPolicy, FieldMap, FieldRule};
+use crate::topology::{Address, HostMap};
+
+pub use proof::prove_command;
+
+/// What a session needs to know for one step. All of it may have changed since the step before.
+pub struct Context<'a> {
+    /// The field map in force.
+    pub map: &'a FieldMap,
+    /// The keys resolved so far.
+    pub ring: &'a KeyRing,
+    /// Upstream members and the listeners that stand for them.
+    pub hosts: &'a HostMap,
+    /// The advertised address of the listener the client came in by.
+    pub listener: &'a Address,
+    /// Makes the audit's pseudonyms.
+    pub pseudonymizer: &'a Pseudonymizer,
+    /// Monotonic time, in microseconds.
+    pub now_us: u64,
+    /// Unix time, in milliseconds.
+    pub unix_ms: i64,
+    /// The audit log can be written, or need not be.
+    pub audit_ready: bool,
+}
+
+/// What became of a frame.
+#[derive(Debug)]
+pub enum Step {
+    /// It has been dealt with: whatever goes on stands in the output buffers.
+    Done,
+    /// These keys are wanted; call again with the same frame once they are resolved, or tell the session they cannot
+    /// be had.
+    NeedKeys(Wanted),
+}
+
+/// Keys that a frame cannot do without.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Domains that a value is sealed or searched in.
+    pub domains: Vec<Arc<str>>,
+    /// Data keys that envelopes name.
+    pub ids: Vec<KeyId>,
+}
+
+/// The connection ends: why, as a label for logs and metrics. Whatever stands in the output buffers is still sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing(pub &'static str);
+
+/// What happened to one command, for audit and metrics.
+#[derive(Debug)]
+pub struct Done {
+    /// The command's name, from the closed table.
+    pub command: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From its arrival to its answer, in microseconds.
+    pub duration_us: u64,
+    /// Of that, spent in the proxy itself, in microseconds.
+    pub spent_us: u64,
+    /// The audit event, where the command touched something protected.
+    pub event: Option<Box<CommandEvent>>,
+    /// The namespace's policy.
+    pub policy: Option<Arc<CollectionPolicy>>,
+    /// Values sealed, by rule.
+    pub sealed: Vec<(Arc<FieldRule>, u32)>,
+    /// Values opened, by domain.
+    pub opened: Vec<(Arc<str>, u32)>,
+    /// Plaintext found where an enforced rule allows none.
+    pub plaintext: Vec<(Arc<FieldRule>, u32)>,
+}
+
+/// One connection's state.
+pub struct Session {
+    connection: u64,
+    peer: Option<Arc<str>>,
+    principal: Option<Arc<str>>,
+    application: Option<Arc<str>>,
+    /// Who the client claims to be, until the server says `done`.
+    candidate: Option<auth::Candidate>,
+    pending: pending::Queue,
+    greeted: bool,
+    /// Commands that have come to an end since the pump last looked.
+    done: Vec<Done>,
+}
+
+impl Session {
+    /// A fresh connection; `connection` is unique in this process.
+    pub fn new(connection: u64, peer: Option<Arc<str>>) -> Self {
+        Self {
+            connection,
+            peer,
+            principal: None,
+            application: None,
+            candidate: None,
+            pending: pending::Queue::default(),
+            greeted: false,
+            done: Vec::new(),
+        }
+    }
+
+    /// Who the server says the client is.
+    pub fn principal(&self) -> Option<&Arc<str>> {
+        self.principal.as_ref()
+    }
+
+    /// Whether a hello has been answered: until then only small messages are accepted.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Whether no request waits for its reply.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Whether commands have come to an end since the last look.
+    pub fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    /// Takes the commands that have come to an end.
+    pub fn take_done(&mut self) -> Vec<Done> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Charges time spent in the proxy to the youngest request, or to the command that has just come to an end.
+    pub fn charge(&mut self, us: u64) {
+        match self.done.last_mut() {
+            Some(done) => done.spent_us += us,
+            None => self.pending.charge(us),
+        }
+    }
+}
+
+impl Catalogue for KeyRing {
+    fn readable(&self, domain: &str) -> Option<usize> {
+        self.domain(domain).map(|keys| keys.read.len())
+    }
+
+    fn has(&self, id: &KeyId) -> bool {
+        self.by_id(id).is_some()
+    }
+}

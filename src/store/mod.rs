@@ -1,1 +1,7 @@
-//! Persistence of data keys: the MongoDB key vault collection.
+//! Persistence of data keys: the MongoDB key vault collection, and the service that keeps the ring in step with it.
+
+pub mod mongo;
+pub mod service;
+
+pub use mongo::MongoStore;
+pub use service::{KeyError, KeyErrorKind, KeyHealth, KeyService};

@@ -1,0 +1,49 @@
+//! `explain`: the inner command is planned as if it were sent by itself.
+
+use super::{CommandView, Scope, table};
+use crate::bson::kind;
+use crate::plan::Draft;
+use crate::policy::{Reason, Refusal};
+
+/// Plans the command.
+///
+/// # Errors
+/// A [`Refusal`] of the inner command, or one for a command that cannot be explained on a protected namespace.
+pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
+    let Some(inner) = inner(view)? else {
+        return Err(Refusal::new(Reason::Malformed, "explain needs a command document"));
+    };
+    let Some(entry) = table::find(inner.name) else {
+        return Err(Refusal::new(
+            Reason::Command,
+            "explain of this command is not supported on a protected collection",
+        ));
+    };
+    let table::Verdict::Rewrite(plan) = entry.verdict else {
+        return Err(Refusal::new(
+            Reason::Command,
+            format!("explain of '{}' is not supported on a protected collection", entry.name),
+        ));
+    };
+    view.each_field(draft, |draft, field| {
+        if field.key() == view.name.as_bytes() {
+            plan(&inner, scope, draft)
+        } else {
+            super::options::pass(draft, view, field, &["verbosity"])
+        }
+    })
+}
+
+/// The command that is explained.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub fn inner<'a>(view: &CommandView<'a>) -> Result<Option<CommandView<'a>>, Refusal> {
+    if view.first.kind != kind::DOCUMENT {
+        return Ok(None);
+    }
+    match view.first.document().map_err(crate::plan::draft::malformed)? {
+        Some(body) => CommandView::new(body, Some(view.db), Vec::new()),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,66 @@
+//! Which namespaces a command names, and the commands that make or change namespaces themselves.
+
+use super::options::pass;
+use super::{CommandView, Scope};
+use crate::bson::{Doc, kind};
+use crate::limits;
+use crate::plan::Draft;
+use crate::plan::draft::malformed;
+use crate::policy::{FieldMap, Reason, Refusal};
+
+/// `create`: a plain collection under a protected name; whatever holds literals of its own is refused. Under any other
+/// name, a view must not look at a protected collection.
+///
+/// # Errors
+/// A [`Refusal`] naming the option.
+pub fn create<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
+    if let Some(source) = view.get("viewOn")?.and_then(|e| e.text())
+        && (scope.map.lookup(view.db, source).is_some() || names_protected(view, scope.map)?)
+    {
+        return Err(Refusal::new(
+            Reason::Command,
+            format!("view '{}' looks at protected collection '{}.{source}'; query that collection itself", view.collection().unwrap_or_default(), view.db),
+        ));
+    }
+    if scope.policy.is_none() {
+        return Ok(());
+    }
+    view.each_field(draft, |draft, field| {
+        pass(draft, view, field, &["capped", "size", "max", "storageEngine", "changeStreamPreAndPostImages", "autoIndexId"])
+    })
+}
+
+/// Whether any string of the command, at any depth, is the name of a protected namespace (`db.collection`), or its
+/// first argument names a protected collection of its database.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub fn names_protected(view: &CommandView<'_>, map: &FieldMap) -> Result<bool, Refusal> {
+    if view.collection().is_some_and(|c| map.lookup(view.db, c).is_some()) {
+        return Ok(true);
+    }
+    any_string(&view.body, map, view.db, 1)
+}
+
+fn any_string(doc: &Doc<'_>, map: &FieldMap, db: &str, depth: usize) -> Result<bool, Refusal> {
+    if depth > limits::MAX_DEPTH {
+        return Ok(true);
+    }
+    for element in doc.elements() {
+        let element = element.map_err(malformed)?;
+        let hit = match element.kind {
+            kind::STRING => element.text().is_none_or(|text| {
+                let qualified = text.split_once('.').is_some_and(|(d, c)| map.lookup(d, c).is_some());
+                qualified || map.lookup(db, text).is_some()
+            }),
+            _ => match element.document().map_err(malformed)? {
+                Some(inner) => any_string(&inner, map, db, depth + 1)?,
+                None => false,
+            },
+        };
+        if hit {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

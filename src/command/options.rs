@@ -1,0 +1,216 @@
+//! The arguments that commands share: which of them are forwarded as they are, dropped, or looked at. Each command
+//! lists its own; an argument that is in neither list is refused on a protected namespace.
+
+use super::expression::{self, Variables};
+use super::view::{CommandView, Field};
+use crate::bson::{Doc, Element, kind};
+use crate::plan::Draft;
+use crate::plan::draft::malformed;
+use crate::policy::{Reason, Refusal, Shape, Target};
+
+/// Arguments of any command that say nothing about a document.
+pub const GENERIC: &[&str] = &[
+    "$audit",
+    "$clusterTime",
+    "$configServerState",
+    "$db",
+    "$oplogQueryData",
+    "$queryOptions",
+    "$readPreference",
+    "$replData",
+    "apiDeprecationErrors",
+    "apiStrict",
+    "apiVersion",
+    "autocommit",
+    "lsid",
+    "maxTimeMS",
+    "maxTimeMSOpOnly",
+    "readConcern",
+    "startTransaction",
+    "stmtId",
+    "stmtIds",
+    "txnNumber",
+    "writeConcern",
+];
+
+/// Handles an argument that a command does not look at itself: forwards it when it is generic or in `own`, drops
+/// `comment` (it goes to the server's log and profiler and could hold anything), refuses the rest.
+///
+/// # Errors
+/// A [`Refusal`] naming the argument.
+pub fn pass(draft: &mut Draft<'_>, view: &CommandView<'_>, field: &Field<'_>, own: &[&str]) -> Result<(), Refusal> {
+    let key = field.key();
+    if key == view.name.as_bytes() {
+        return Ok(());
+    }
+    if key == b"comment" {
+        if let Some(element) = field.element() {
+            draft.drop_element(element);
+        }
+        return Ok(());
+    }
+    if own.iter().chain(GENERIC).any(|known| known.as_bytes() == key) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::Option,
+        format!(
+            "argument '{}' of {} is not supported on a protected collection; leave it out",
+            String::from_utf8_lossy(key),
+            view.name
+        ),
+    ))
+}
+
+/// Whether the command carries a collation other than `simple`.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub fn has_collation(doc: &Doc<'_>) -> Result<bool, Refusal> {
+    let Some(element) = doc.get(b"collation").map_err(malformed)? else { return Ok(false) };
+    let Some(collation) = element.document().map_err(malformed)? else { return Ok(false) };
+    if collation.is_empty() {
+        return Ok(false);
+    }
+    let locale = collation.get(b"locale").map_err(malformed)?;
+    Ok(locale.and_then(|e| e.text()) != Some("simple"))
+}
+
+/// The shapes of a command's `let` variables: constants and expressions over no document, so all of them are plain.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub fn variables(doc: &Doc<'_>) -> Result<Variables, Refusal> {
+    let mut variables = Variables::default();
+    if let Some(element) = doc.get(b"let").map_err(malformed)?
+        && let Some(names) = element.document().map_err(malformed)?
+    {
+        for name in names.elements() {
+            variables.bind(name.map_err(malformed)?.key, Shape::Plain);
+        }
+    }
+    Ok(variables)
+}
+
+/// Refuses a sort (or index bounds) by anything protected.
+///
+/// # Errors
+/// A [`Refusal`] naming the field.
+pub fn refuse_order(element: &Element<'_>, shape: &Shape) -> Result<(), Refusal> {
+    let Some(keys) = element.document().map_err(malformed)? else { return Ok(()) };
+    for key in keys.elements() {
+        let key = key.map_err(malformed)?;
+        if !matches!(shape.resolve(key.key), Target::Plain) {
+            return Err(Refusal::new(
+                Reason::Order,
+                format!(
+                    "{} by '{}': a protected field has no order on the server, it would follow ciphertext; order by another field, or in the application",
+                    element.key_text(),
+                    key.key_text()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Plans a projection: inclusion and exclusion pass; `$elemMatch` is a filter; expressions are tracked.
+///
+/// # Errors
+/// A [`Refusal`] naming the field and the operator.
+pub fn projection(
+    draft: &mut Draft<'_>,
+    element: &Element<'_>,
+    shape: &Shape,
+    variables: &Variables,
+    collation: bool,
+) -> Result<(), Refusal> {
+    let Some(doc) = element.document().map_err(malformed)? else { return Ok(()) };
+    project(draft, &doc, b"", shape, variables, collation, 1)
+}
+
+fn project(
+    draft: &mut Draft<'_>,
+    doc: &Doc<'_>,
+    prefix: &[u8],
+    shape: &Shape,
+    variables: &Variables,
+    collation: bool,
+    depth: usize,
+) -> Result<(), Refusal> {
+    if depth > crate::limits::MAX_DEPTH {
+        return Err(Refusal::new(Reason::Malformed, "projections nest deeper than 200 levels"));
+    }
+    let region = draft.open_doc(doc);
+    for field in doc.elements() {
+        let field = field.map_err(malformed)?;
+        let path = if prefix.is_empty() { field.key.to_vec() } else { [prefix, b".", field.key].concat() };
+        match field.kind {
+            kind::BOOL | kind::INT32 | kind::INT64 | kind::DOUBLE | kind::DECIMAL128 => {}
+            kind::DOCUMENT => {
+                let Some(inner) = field.document().map_err(malformed)? else { continue };
+                let first = inner.elements().next().transpose().map_err(malformed)?;
+                match first {
+                    Some(operator) if operator.key.first() == Some(&b'$') => {
+                        let inner_region = draft.open_doc(&inner);
+                        let handled = match_operator(draft, &operator, &path, shape, collation)?;
+                        draft.close(inner_region, inner.end());
+                        if !handled {
+                            expression::plan(draft, &field, shape, variables)?;
+                        }
+                    }
+                    _ => project(draft, &inner, &path, shape, variables, collation, depth + 1)?,
+                }
+            }
+            _ => {
+                expression::plan(draft, &field, shape, variables)?;
+            }
+        }
+    }
+    draft.close(region, doc.end());
+    Ok(())
+}
+
+/// The projection operators that are no expressions. `false`: it is an expression.
+fn match_operator(
+    draft: &mut Draft<'_>,
+    operator: &Element<'_>,
+    path: &[u8],
+    shape: &Shape,
+    collation: bool,
+) -> Result<bool, Refusal> {
+    let target = shape.resolve(path);
+    let mut around = super::filter::Around { collation, ..Default::default() };
+    match (operator.key, target) {
+        (b"$meta", _) => Ok(true),
+        (b"$slice", Target::Sealed(rule)) if !rule.seals_elements() => Err(Refusal::new(
+            Reason::Operator,
+            format!("projection $slice on field '{}', which is sealed as one value; project the whole field", rule.path),
+        )),
+        (b"$slice", Target::Unknown | Target::Below(_)) => Err(Refusal::new(
+            Reason::Operator,
+            format!("projection $slice on '{}' cannot be analysed; project the whole field", String::from_utf8_lossy(path)),
+        )),
+        // With literal numbers this is the projection operator; with an array path first it is an expression.
+        (b"$slice", _) => {
+            let first = operator.document().map_err(malformed)?.and_then(|d| d.elements().next());
+            Ok(!matches!(first, Some(Ok(e)) if e.kind == kind::STRING))
+        }
+        (b"$elemMatch", Target::Plain) => Ok(true),
+        (b"$elemMatch", Target::Above(tree)) => {
+            if let Some(inner) = operator.document().map_err(malformed)? {
+                super::filter::plan(draft, &inner, &Shape::Tree(tree), &mut around)?;
+            }
+            Ok(true)
+        }
+        (b"$elemMatch", Target::Sealed(rule)) if rule.seals_elements() => {
+            super::filter::predicate(draft, operator, &rule, &mut around, false, 1)?;
+            Ok(true)
+        }
+        (b"$elemMatch", _) => Err(Refusal::new(
+            Reason::Operator,
+            format!("projection $elemMatch on '{}': the server cannot look inside a sealed value", String::from_utf8_lossy(path)),
+        )),
+        _ => Ok(false),
+    }
+}

@@ -1,0 +1,235 @@
+//! Replies: every envelope is opened wherever it surfaces, printed envelopes are taken out of error texts, and
+//! plaintext found where none may be is counted. Source: SEMANTICS B3.6, B6; DESIGN §4.
+
+use super::scrub;
+use super::table::Reply;
+use crate::bson::build::Builder;
+use crate::bson::{Doc, Element, kind};
+use crate::crypto::envelope::{self, Header};
+use crate::limits;
+use crate::plan::Draft;
+use crate::plan::draft::malformed;
+use crate::policy::{FieldState, Reason, Refusal, Shape};
+
+/// What a reply says about the command's fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `ok: 1`.
+    pub ok: bool,
+    /// The error code, of the command or of its first write error.
+    pub code: Option<i32>,
+    /// Documents in the batch, or 1 for a `findAndModify` that found one.
+    pub documents: u32,
+    /// `done` of a SASL conversation.
+    pub done: bool,
+}
+
+/// How a reply is read.
+pub struct Reading<'m> {
+    /// What the command's reply holds.
+    pub reply: Reply,
+    /// The shape of the documents, where a plain `find` shows them as they are stored: for counting plaintext.
+    pub stored: Option<&'m Shape>,
+    /// The namespace is protected: whatever looks like an envelope is one, and a broken one is an error.
+    pub strict: bool,
+}
+
+/// Reads the facts of a reply.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub fn facts(body: &Doc<'_>) -> Result<Facts, Refusal> {
+    let mut facts = Facts::default();
+    for element in body.elements() {
+        let element = element.map_err(malformed)?;
+        match element.key {
+            b"ok" => facts.ok = element.truthy(),
+            b"code" => facts.code = element.integer().and_then(|n| i32::try_from(n).ok()),
+            b"done" => facts.done = element.truthy(),
+            b"value" if element.kind == kind::DOCUMENT => facts.documents = 1,
+            b"cursor" => facts.documents = batch_length(&element)?,
+            b"writeErrors" => {
+                let first = element.document().map_err(malformed)?.and_then(|list| list.elements().next());
+                if let Some(Ok(first)) = first
+                    && let Some(error) = first.document().map_err(malformed)?
+                {
+                    let code = error.get(b"code").map_err(malformed)?;
+                    facts.code = facts.code.or(code.and_then(|c| c.integer()).and_then(|n| i32::try_from(n).ok()));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
+/// Plans a reply's body.
+///
+/// # Errors
+/// A [`Refusal`] where an envelope is broken or the reply is malformed; the reply must then not be passed on.
+pub fn plan(draft: &mut Draft<'_>, body: &Doc<'_>, reading: &Reading<'_>) -> Result<(), Refusal> {
+    let walk = Walk { opens: reading.reply != Reply::Sealed, strict: reading.strict };
+    let region = draft.open_doc(body);
+    for element in body.elements() {
+        let element = element.map_err(malformed)?;
+        let batch = match (reading.stored, element.key) {
+            (Some(shape), b"cursor" | b"value") => Some(shape),
+            _ => None,
+        };
+        match batch {
+            Some(shape) if element.key == b"value" => walk.value(draft, &element, Some(shape), 1)?,
+            Some(shape) => cursor(draft, &element, shape, &walk)?,
+            None => walk.value(draft, &element, None, 1)?,
+        }
+    }
+    draft.close(region, body.end());
+    Ok(())
+}
+
+/// The `values` of a `distinct` reply without repetition, once opened; `None` where nothing repeats.
+pub fn without_repetition(body: &Doc<'_>) -> Option<Vec<u8>> {
+    let mut out = Builder::new();
+    let mut changed = false;
+    for element in body.elements() {
+        let element = element.ok()?;
+        let key = std::str::from_utf8(element.key).ok()?;
+        if element.key != b"values" || element.kind != kind::ARRAY {
+            out.raw(element.kind, key, element.value());
+            continue;
+        }
+        let mut seen = std::collections::HashSet::new();
+        out.array(key);
+        for item in element.document().ok()??.elements() {
+            let item = item.ok()?;
+            if seen.insert((item.kind, item.value())) {
+                let index = (seen.len() - 1).to_string();
+                out.raw(item.kind, &index, item.value());
+            } else {
+                changed = true;
+            }
+        }
+        out.end();
+    }
+    changed.then(|| out.finish())
+}
+
+struct Walk {
+    opens: bool,
+    strict: bool,
+}
+
+impl Walk {
+    #[inline]
+    fn value(
+        &self,
+        draft: &mut Draft<'_>,
+        element: &Element<'_>,
+        stored: Option<&Shape>,
+        depth: usize,
+    ) -> Result<(), Refusal> {
+        match element.kind {
+            kind::BINARY => self.binary(draft, element),
+            kind::DOCUMENT | kind::ARRAY => {
+                if let Some(doc) = element.document().map_err(malformed)? {
+                    self.document(draft, &doc, stored, element.kind == kind::ARRAY, depth + 1)?;
+                }
+                Ok(())
+            }
+            kind::STRING if element.key == b"errmsg" => {
+                errmsg(draft, element);
+                Ok(())
+            }
+            _ => {
+                if let Some(Shape::Sealed(rule)) = stored
+                    && element.kind != kind::NULL
+                    && rule.state == FieldState::Enforced
+                {
+                    draft.note_plaintext(rule);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn document(
+        &self,
+        draft: &mut Draft<'_>,
+        doc: &Doc<'_>,
+        stored: Option<&Shape>,
+        is_array: bool,
+        depth: usize,
+    ) -> Result<(), Refusal> {
+        if depth > limits::MAX_DEPTH {
+            return Err(Refusal::new(Reason::Malformed, "the reply nests deeper than 200 levels"));
+        }
+        let region = draft.open_doc(doc);
+        for element in doc.elements() {
+            let element = element.map_err(malformed)?;
+            let inner = match stored {
+                Some(Shape::Tree(tree)) if !is_array => tree.get(element.key),
+                Some(shape @ (Shape::Tree(_) | Shape::Sealed(_))) => Some(shape),
+                _ => None,
+            };
+            self.value(draft, &element, inner, depth)?;
+        }
+        draft.close(region, doc.end());
+        Ok(())
+    }
+
+    fn binary(&self, draft: &mut Draft<'_>, element: &Element<'_>) -> Result<(), Refusal> {
+        let Some((subtype, payload)) = element.binary() else { return Ok(()) };
+        if subtype != 0x80 && subtype != 6 || !self.opens {
+            return Ok(());
+        }
+        // In a namespace that is not ours, CSFLE ciphertext belongs to the driver that wrote it.
+        if !self.strict && subtype == 6 {
+            return Ok(());
+        }
+        match envelope::header(subtype, payload) {
+            Header::Envelope { key, .. } => {
+                draft.unseal(element, &key);
+                Ok(())
+            }
+            Header::NotEnvelope => Ok(()),
+            Header::Broken(_) if !self.strict => Ok(()),
+            Header::Broken(why) => Err(Refusal::new(
+                Reason::Tampered,
+                format!("a stored value under key '{}' is no ciphertext that can be opened: {why}", element.key_text()),
+            )),
+        }
+    }
+}
+
+fn cursor(draft: &mut Draft<'_>, cursor: &Element<'_>, shape: &Shape, walk: &Walk) -> Result<(), Refusal> {
+    let Some(doc) = cursor.document().map_err(malformed)? else { return Ok(()) };
+    let region = draft.open_doc(&doc);
+    for element in doc.elements() {
+        let element = element.map_err(malformed)?;
+        let is_batch = matches!(element.key, b"firstBatch" | b"nextBatch");
+        walk.value(draft, &element, is_batch.then_some(shape), 2)?;
+    }
+    draft.close(region, doc.end());
+    Ok(())
+}
+
+fn errmsg(draft: &mut Draft<'_>, element: &Element<'_>) {
+    let Some(clean) = element.text().and_then(scrub::scrub) else { return };
+    let mut document = Builder::new();
+    document.string("errmsg", &clean);
+    let bytes = document.finish();
+    draft.drop_element(element);
+    // The element alone, without the length and the terminator of the document around it.
+    draft.put(element.end, &bytes[4..bytes.len() - 1]);
+}
+
+fn batch_length(cursor: &Element<'_>) -> Result<u32, Refusal> {
+    let Some(doc) = cursor.document().map_err(malformed)? else { return Ok(0) };
+    for element in doc.elements() {
+        let element = element.map_err(malformed)?;
+        if matches!(element.key, b"firstBatch" | b"nextBatch") {
+            let Some(batch) = element.document().map_err(malformed)? else { return Ok(0) };
+            return Ok(u32::try_from(batch.elements().count()).unwrap_or(u32::MAX));
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,120 @@
+//! `update`: each statement's query, update and array filters.
+
+use std::sync::Arc;
+
+use super::expression::Variables;
+use super::filter::{self, Around, Widened};
+use super::options::{has_collation, pass, refuse_order, variables};
+use super::update_ops;
+use super::{CommandView, Scope};
+use crate::bson::Doc;
+use crate::plan::Draft;
+use crate::plan::draft::malformed;
+use crate::policy::{Reason, Refusal, Shape, Tree};
+
+const OWN: &[&str] = &["ordered", "bypassDocumentValidation", "bypassEmptyTsReplacement", "let"];
+
+/// Plans the command.
+///
+/// # Errors
+/// A [`Refusal`] naming the field and the operator.
+pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
+    let Some(tree) = scope.tree() else { return Ok(()) };
+    let variables = variables(&view.body)?;
+    view.each_field(draft, |draft, field| match field.key() {
+        b"updates" => field.each_document(draft, |draft, statement| {
+            draft.count_documents(1);
+            let names = Names { filter: b"q", update: b"u" };
+            let region = draft.open_doc(&statement);
+            let parts = Parts::read(draft, &statement, &names, &tree, &variables)?;
+            for element in statement.elements() {
+                let element = element.map_err(malformed)?;
+                if parts.plan(draft, &element, &names, &tree, &variables)? {
+                    continue;
+                }
+                match element.key {
+                    b"upsert" | b"multi" | b"collation" | b"hint" => {}
+                    b"sort" => refuse_order(&element, &Shape::Tree(Arc::clone(&tree)))?,
+                    // Constants of a pipeline update: values that could reach a protected path unsealed.
+                    _ => {
+                        return Err(Refusal::new(
+                            Reason::Option,
+                            format!("argument '{}' of an update is not supported on a protected collection", element.key_text()),
+                        ));
+                    }
+                }
+            }
+            draft.close(region, statement.end());
+            Ok(())
+        }),
+        _ => pass(draft, view, field, OWN),
+    })
+}
+
+/// What the filter and the update are called: they differ between `update` and `findAndModify`.
+pub(super) struct Names {
+    pub(super) filter: &'static [u8],
+    pub(super) update: &'static [u8],
+}
+
+/// What must be known of a statement before its parts are planned in the order they stand.
+pub(super) struct Parts {
+    collation: bool,
+    identifiers: update_ops::Identifiers,
+    widened: std::cell::RefCell<Vec<Widened>>,
+}
+
+impl Parts {
+    pub(super) fn read(
+        draft: &Draft<'_>,
+        statement: &Doc<'_>,
+        names: &Names,
+        tree: &Arc<Tree>,
+        variables: &Variables,
+    ) -> Result<Self, Refusal> {
+        let get = |key: &[u8]| statement.get(key).map_err(malformed);
+        let collation = has_collation(statement)?;
+        let identifiers = match get(names.update)? {
+            Some(update) if get(b"arrayFilters")?.is_some() => update_ops::identifiers(&update, tree)?,
+            _ => update_ops::Identifiers::default(),
+        };
+        let mut widened = Vec::new();
+        if get(b"upsert")?.is_some_and(|e| e.truthy())
+            && let Some(filter) = get(names.filter)?
+            && let Some(doc) = filter.document().map_err(malformed)?
+        {
+            // A dry run over the same filter: only what had to be widened is of interest.
+            let mut scratch = draft.scratch();
+            let mut around = Around { collation, variables: Some(variables), upsert: Some(Vec::new()) };
+            filter::plan(&mut scratch, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
+            widened = around.upsert.unwrap_or_default();
+        }
+        Ok(Self { collation, identifiers, widened: widened.into() })
+    }
+
+    /// Plans `element` if it is the filter, the update or the array filters.
+    pub(super) fn plan(
+        &self,
+        draft: &mut Draft<'_>,
+        element: &crate::bson::Element<'_>,
+        names: &Names,
+        tree: &Arc<Tree>,
+        variables: &Variables,
+    ) -> Result<bool, Refusal> {
+        let document = element.document().map_err(malformed)?;
+        match document {
+            Some(doc) if element.key == names.filter => {
+                let mut around = Around { collation: self.collation, variables: Some(variables), upsert: None };
+                filter::plan(draft, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
+            }
+            Some(_) if element.key == names.update => {
+                update_ops::plan(draft, element, tree, self.widened.take(), self.collation)?;
+            }
+            Some(_) if element.key == b"arrayFilters" => {
+                update_ops::array_filters(draft, element, &self.identifiers, self.collation)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,471 @@
+//! Update documents: operators, replacement, and what an upsert adds. Every operator that cannot work on ciphertext is
+//! refused where it touches a protected path. Source: SEMANTICS B0.2, B0.3, B0.5, B1.4.
+
+use std::sync::Arc;
+
+use super::document::{seal_document, seal_value, shape_of};
+use super::expression::{self, Variables};
+use super::filter::{self, Around, Widened};
+use crate::bson::{Doc, Element, kind};
+use crate::plan::Draft;
+use crate::plan::draft::malformed;
+use crate::policy::shape::is_position;
+use crate::policy::{FieldRule, Reason, Refusal, Shape, Target, Tree};
+
+/// The shapes that `$[identifier]` positions of an update stand for, for its `arrayFilters`.
+#[derive(Default)]
+pub struct Identifiers(Vec<(Box<[u8]>, Shape)>);
+
+/// Whether an element that holds an update is a pipeline, operators or a replacement.
+enum Form<'a> {
+    Pipeline(Doc<'a>),
+    Operators(Doc<'a>),
+    Replacement(Doc<'a>),
+}
+
+/// Plans the update that `element` holds. `widened` are the equalities of the filter that an upsert can no longer take
+/// its fields from.
+///
+/// # Errors
+/// A [`Refusal`] naming the operator and the field.
+pub fn plan(
+    draft: &mut Draft<'_>,
+    element: &Element<'_>,
+    tree: &Arc<Tree>,
+    widened: Vec<Widened>,
+    collation: bool,
+) -> Result<(), Refusal> {
+    match form(element)? {
+        Form::Pipeline(stages) => pipeline(draft, &stages, tree, &widened),
+        Form::Replacement(doc) => seal_document(draft, &doc, tree),
+        Form::Operators(doc) => operators(draft, &doc, tree, widened, collation),
+    }
+}
+
+/// The shapes behind the `$[identifier]`s of this update's paths.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub fn identifiers(element: &Element<'_>, tree: &Arc<Tree>) -> Result<Identifiers, Refusal> {
+    let mut found = Identifiers::default();
+    let Form::Operators(doc) = form(element)? else { return Ok(found) };
+    let root = Shape::Tree(Arc::clone(tree));
+    for operator in doc.elements() {
+        let Some(paths) = operator.map_err(malformed)?.document().map_err(malformed)? else { continue };
+        for path in paths.elements() {
+            let path = path.map_err(malformed)?.key;
+            let mut at = 0;
+            for component in path.split(|b| *b == b'.') {
+                if let [b'$', b'[', name @ .., b']'] = component
+                    && !name.is_empty()
+                {
+                    let shape = shape_of(&root.resolve(&path[..at + component.len()]));
+                    found.0.push((name.into(), shape));
+                }
+                at += component.len() + 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Plans `arrayFilters`: each is a filter whose paths begin with an identifier.
+///
+/// # Errors
+/// A [`Refusal`] naming the path and the operator.
+pub fn array_filters(
+    draft: &mut Draft<'_>,
+    element: &Element<'_>,
+    identifiers: &Identifiers,
+    collation: bool,
+) -> Result<(), Refusal> {
+    let Some(list) = element.document().map_err(malformed)? else { return Ok(()) };
+    let tree = Tree::new(crate::policy::Rest::Unknown, identifiers.0.iter().cloned());
+    let shape = Shape::Tree(Arc::new(tree));
+    let region = draft.open_doc(&list);
+    for item in list.elements() {
+        if let Some(doc) = item.map_err(malformed)?.document().map_err(malformed)? {
+            filter::plan(draft, &doc, &shape, &mut Around { collation, ..Around::default() })?;
+        }
+    }
+    draft.close(region, list.end());
+    Ok(())
+}
+
+fn form<'a>(element: &Element<'a>) -> Result<Form<'a>, Refusal> {
+    let Some(doc) = element.document().map_err(malformed)? else {
+        return Err(Refusal::new(Reason::Malformed, "an update must be a document or a pipeline"));
+    };
+    if element.kind == kind::ARRAY {
+        return Ok(Form::Pipeline(doc));
+    }
+    let first = doc.elements().next().transpose().map_err(malformed)?;
+    let has_operators = first.is_some_and(|e| e.key.first() == Some(&b'$'));
+    Ok(if has_operators { Form::Operators(doc) } else { Form::Replacement(doc) })
+}
+
+/// A pipeline update: allowed where no stage reads or assigns anything protected.
+fn pipeline(draft: &mut Draft<'_>, stages: &Doc<'_>, tree: &Arc<Tree>, widened: &[Widened]) -> Result<(), Refusal> {
+    if let Some(first) = widened.first() {
+        return Err(upsert_in_two_forms(&first.rule));
+    }
+    let root = Shape::Tree(Arc::clone(tree));
+    for stage in stages.elements() {
+        let Some(stage) = stage.map_err(malformed)?.document().map_err(malformed)? else { continue };
+        for operator in stage.elements() {
+            let operator = operator.map_err(malformed)?;
+            match operator.key {
+                b"$set" | b"$addFields" | b"$unset" => {}
+                _ => return Err(pipeline_touches(&operator.key_text(), "the document as a whole")),
+            }
+            if operator.key == b"$unset" {
+                // Removing a field needs no look at its value.
+                continue;
+            }
+            let Some(fields) = operator.document().map_err(malformed)? else { continue };
+            for field in fields.elements() {
+                let field = field.map_err(malformed)?;
+                if !matches!(root.resolve(field.key), Target::Plain) {
+                    return Err(pipeline_touches(&operator.key_text(), &field.key_text()));
+                }
+                let before = draft.edits();
+                let yields = expression::plan(draft, &field, &root, &Variables::default())?;
+                if !yields.is_plain() || draft.edits() != before {
+                    return Err(pipeline_touches(&operator.key_text(), &field.key_text()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn operators(
+    draft: &mut Draft<'_>,
+    doc: &Doc<'_>,
+    tree: &Arc<Tree>,
+    mut widened: Vec<Widened>,
+    collation: bool,
+) -> Result<(), Refusal> {
+    retain_unset(&mut widened, doc)?;
+    let region = draft.open_doc(doc);
+    let mut has_set_on_insert = false;
+    for operator in doc.elements() {
+        let operator = operator.map_err(malformed)?;
+        let Some(fields) = operator.document().map_err(malformed)?.filter(|_| operator.kind == kind::DOCUMENT) else {
+            continue;
+        };
+        let inner = draft.open_doc(&fields);
+        for field in fields.elements() {
+            let field = field.map_err(malformed)?;
+            assign(draft, &operator, &field, tree, collation)?;
+        }
+        if operator.key == b"$setOnInsert" {
+            has_set_on_insert = true;
+            add_widened(draft, fields.end() - 1, &widened);
+        }
+        draft.close(inner, fields.end());
+    }
+    if !widened.is_empty() && !has_set_on_insert {
+        draft.put_header(doc.end() - 1, kind::DOCUMENT, b"$setOnInsert");
+        draft.begin();
+        for one in &widened {
+            draft.put_sealed(&one.path, one.value, &one.rule);
+        }
+        draft.end();
+    }
+    draft.close(region, doc.end());
+    Ok(())
+}
+
+fn add_widened(draft: &mut Draft<'_>, at: usize, widened: &[Widened]) {
+    if widened.is_empty() {
+        return;
+    }
+    // An empty put moves the copy to where the new elements belong.
+    draft.put(at, []);
+    for one in widened {
+        draft.put_sealed(&one.path, one.value, &one.rule);
+    }
+}
+
+/// Fields that the update sets itself need nothing from the filter; two values for one path are the server's to refuse.
+fn retain_unset(widened: &mut Vec<Widened>, doc: &Doc<'_>) -> Result<(), Refusal> {
+    if widened.is_empty() {
+        return Ok(());
+    }
+    for operator in doc.elements() {
+        let operator = operator.map_err(malformed)?;
+        let Some(fields) = operator.document().map_err(malformed)? else { continue };
+        for field in fields.elements() {
+            let key = field.map_err(malformed)?.key;
+            widened.retain(|one| *one.path != *key);
+        }
+    }
+    if let Some(one) = widened.iter().find(|one| one.path.split(|b| *b == b'.').any(is_position)) {
+        return Err(upsert_in_two_forms(&one.rule));
+    }
+    Ok(())
+}
+
+fn assign(
+    draft: &mut Draft<'_>,
+    operator: &Element<'_>,
+    field: &Element<'_>,
+    tree: &Arc<Tree>,
+    collation: bool,
+) -> Result<(), Refusal> {
+    let root = Shape::Tree(Arc::clone(tree));
+    let target = root.resolve(field.key);
+    if operator.key == b"$rename" {
+        return rename(operator, field, &root, &target);
+    }
+    if let Target::Plain = target {
+        return super::document::refuse_ciphertext(field);
+    }
+    if let Target::Unknown = target {
+        return Err(Refusal::new(
+            Reason::UnknownShape,
+            format!("{} on '{}': a number in this path may be an array index or a key; it is protected in one reading only", operator.key_text(), field.key_text()),
+        ));
+    }
+    if let Target::Sealed(rule) | Target::Below(rule) = &target {
+        draft.touch(rule);
+    }
+    match operator.key {
+        b"$set" | b"$setOnInsert" => match &target {
+            Target::Below(rule) => Err(below(operator, field, rule)),
+            target => seal_value(draft, field, &shape_of(target)),
+        },
+        b"$unset" => match &target {
+            Target::Below(rule) => Err(below(operator, field, rule)),
+            _ => Ok(()),
+        },
+        b"$push" | b"$addToSet" => push(draft, operator, field, &target),
+        b"$pull" => pull(draft, operator, field, &target, collation),
+        b"$pullAll" => pull_all(draft, operator, field, &target),
+        b"$pop" => match &target {
+            Target::Sealed(rule) if !rule.seals_elements() => Err(refused(operator, field, rule)),
+            Target::Below(rule) => Err(below(operator, field, rule)),
+            _ => Ok(()),
+        },
+        _ => match &target {
+            Target::Sealed(rule) => Err(refused(operator, field, rule)),
+            Target::Below(rule) => Err(below(operator, field, rule)),
+            _ => Err(refused_above(operator, field)),
+        },
+    }
+}
+
+/// `$push` / `$addToSet`, plain or with `$each` and its modifiers.
+fn push(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, target: &Target) -> Result<(), Refusal> {
+    match target {
+        Target::Below(rule) => return Err(below(operator, field, rule)),
+        Target::Sealed(rule) if !rule.seals_elements() => return Err(whole_array(operator, field, rule)),
+        Target::Sealed(rule) if operator.key == b"$addToSet" => {
+            if !rule.is_deterministic() {
+                return Err(refused(operator, field, rule));
+            }
+            if draft.is_expanded(rule) {
+                return Err(Refusal::new(
+                    Reason::Rotation,
+                    format!("field '{}': $addToSet cannot tell duplicates while the field is migrating or its key is rotating; finish that first, or use $push", rule.path),
+                ));
+            }
+        }
+        Target::Above(tree) if operator.key == b"$addToSet" && !all_deterministic(tree) => {
+            return Err(refused_above(operator, field));
+        }
+        _ => {}
+    }
+    let shape = shape_of(target);
+    let each = match field.document().map_err(malformed)?.filter(|_| field.kind == kind::DOCUMENT) {
+        Some(doc) if doc.get(b"$each").map_err(malformed)?.is_some() => doc,
+        _ => return item(draft, field, &shape, operator),
+    };
+    let region = draft.open_doc(&each);
+    for modifier in each.elements() {
+        let modifier = modifier.map_err(malformed)?;
+        match modifier.key {
+            b"$each" => {
+                let Some(list) = modifier.document().map_err(malformed)? else { continue };
+                let inner = draft.open_doc(&list);
+                for one in list.elements() {
+                    item(draft, &one.map_err(malformed)?, &shape, operator)?;
+                }
+                draft.close(inner, list.end());
+            }
+            b"$position" | b"$slice" => {}
+            b"$sort" => sort_modifier(&modifier, field, &shape)?,
+            _ => return Err(refused_above(operator, field)),
+        }
+    }
+    draft.close(region, each.end());
+    Ok(())
+}
+
+/// One new array item.
+fn item(draft: &mut Draft<'_>, value: &Element<'_>, shape: &Shape, operator: &Element<'_>) -> Result<(), Refusal> {
+    if let Shape::Sealed(rule) = shape
+        && value.kind == kind::ARRAY
+    {
+        return Err(Refusal::new(
+            Reason::Type,
+            format!("field '{}': {} of an array as one item; use $each for several items", rule.path, operator.key_text()),
+        ));
+    }
+    seal_value(draft, value, shape)
+}
+
+fn sort_modifier(modifier: &Element<'_>, field: &Element<'_>, shape: &Shape) -> Result<(), Refusal> {
+    let sorts_protected = match (shape, modifier.document().map_err(malformed)?) {
+        (Shape::Tree(_), Some(keys)) => {
+            let mut protected = false;
+            for key in keys.elements() {
+                protected |= !matches!(shape.resolve(key.map_err(malformed)?.key), Target::Plain);
+            }
+            protected
+        }
+        _ => true,
+    };
+    if sorts_protected {
+        return Err(Refusal::new(
+            Reason::Order,
+            format!("field '{}': $sort by a protected field would order ciphertext; sort by a field that is not protected", field.key_text()),
+        ));
+    }
+    Ok(())
+}
+
+/// `$pull`: its operand is a condition on each item.
+fn pull(
+    draft: &mut Draft<'_>,
+    operator: &Element<'_>,
+    field: &Element<'_>,
+    target: &Target,
+    collation: bool,
+) -> Result<(), Refusal> {
+    let mut around = Around { collation, ..Around::default() };
+    match target {
+        Target::Sealed(rule) if rule.seals_elements() => filter::predicate(draft, field, rule, &mut around, false, 1),
+        Target::Sealed(rule) => Err(whole_array(operator, field, rule)),
+        Target::Below(rule) => Err(below(operator, field, rule)),
+        Target::Above(tree) => {
+            let Some(condition) = field.document().map_err(malformed)?.filter(|_| field.kind == kind::DOCUMENT) else {
+                return if field.kind == kind::ARRAY { Err(refused_above(operator, field)) } else { Ok(()) };
+            };
+            filter::plan(draft, &condition, &Shape::Tree(Arc::clone(tree)), &mut around)
+        }
+        Target::Plain | Target::Unknown => Ok(()),
+    }
+}
+
+fn pull_all(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, target: &Target) -> Result<(), Refusal> {
+    let rule = match target {
+        Target::Sealed(rule) if rule.is_deterministic() => rule,
+        Target::Sealed(rule) => return Err(refused(operator, field, rule)),
+        Target::Below(rule) => return Err(below(operator, field, rule)),
+        _ => return Err(refused_above(operator, field)),
+    };
+    let Some(list) = field.document().map_err(malformed)?.filter(|_| field.kind == kind::ARRAY) else {
+        return Err(refused(operator, field, rule));
+    };
+    if !draft.is_expanded(rule) {
+        return draft.seal_stored(field, rule);
+    }
+    draft.drop_element(field);
+    draft.put_header(field.end, kind::ARRAY, field.key);
+    draft.begin();
+    for one in list.elements() {
+        draft.item_forms(&one.map_err(malformed)?, rule)?;
+    }
+    draft.end();
+    Ok(())
+}
+
+fn rename(operator: &Element<'_>, field: &Element<'_>, root: &Shape, from: &Target) -> Result<(), Refusal> {
+    let to = field.text().map_or(Target::Unknown, |to| root.resolve(to.as_bytes()));
+    if matches!((from, &to), (Target::Plain, Target::Plain)) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::UpdateOperator,
+        format!(
+            "{} on '{}' moves a value into or out of a protected path, where it could not be opened or would stand unsealed; read the document, change it and write it back",
+            operator.key_text(),
+            field.key_text()
+        ),
+    ))
+}
+
+fn all_deterministic(tree: &Tree) -> bool {
+    tree.fields().all(|(_, shape)| match shape {
+        Shape::Sealed(rule) => rule.is_deterministic() && rule.state == crate::policy::FieldState::Enforced,
+        Shape::Tree(inner) => all_deterministic(inner),
+        Shape::Plain => true,
+        Shape::Unknown => false,
+    })
+}
+
+fn refused(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::UpdateOperator,
+        format!(
+            "{} on '{}': field '{}' is sealed and the server cannot compute on it; read the value, change it and write it back with $set",
+            operator.key_text(),
+            field.key_text(),
+            rule.path
+        ),
+    )
+}
+
+fn refused_above(operator: &Element<'_>, field: &Element<'_>) -> Refusal {
+    Refusal::new(
+        Reason::UpdateOperator,
+        format!(
+            "{} on '{}': it holds protected fields and the server cannot compare or compute on them; use $set, $push or $pull with a condition on its fields",
+            operator.key_text(),
+            field.key_text()
+        ),
+    )
+}
+
+fn whole_array(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::UpdateOperator,
+        format!(
+            "{} on '{}': field '{}' is sealed as one value; set the whole array with $set, or give the rule `each = true` so that its items are sealed one by one",
+            operator.key_text(),
+            field.key_text(),
+            rule.path
+        ),
+    )
+}
+
+fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::BelowSealed,
+        format!(
+            "{} on '{}' leads into field '{}', which is sealed as one value; $set the whole field instead, or protect its inner fields one by one",
+            operator.key_text(),
+            field.key_text(),
+            rule.path
+        ),
+    )
+}
+
+fn pipeline_touches(stage: &str, path: &str) -> Refusal {
+    Refusal::new(
+        Reason::PipelineUpdate,
+        format!("pipeline update: {stage} touches protected field '{path}'; use update operators ($set, $unset, …) for protected fields"),
+    )
+}
+
+fn upsert_in_two_forms(rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::Rotation,
+        format!(
+            "field '{}': while it is migrating or its key is rotating, an upsert cannot take it from the filter here; set the field in the update itself ($setOnInsert)",
+            rule.path
+        ),
+    )
+}

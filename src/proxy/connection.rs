@@ -1,0 +1,397 @@
+//! The pump of one connection: bytes in, whole frames to the session, bytes out. Owns back-pressure and time limits;
+//! decides nothing about a frame.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::leg::Leg;
+use super::observe::Observer;
+use super::outgoing::Outgoing;
+use super::shared::{Live, Shared};
+use crate::limits;
+use crate::session::{Closing, Context, Session, Step};
+use crate::topology::Address;
+use crate::wire::deframe::{Peeled, peel};
+
+/// What one read takes at most; one buffer per worker thread serves all its connections.
+const SCRATCH: usize = 64 * 1024;
+/// A partial frame may take this long to become whole.
+const FRAME_TIME: Duration = Duration::from_secs(60);
+/// An input buffer that has grown past this is given back once it is empty.
+const KEEP: usize = 4 * 1024;
+
+thread_local! {
+    static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+/// Why a connection ended, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    ClientClosed,
+    ServerClosed,
+    Closed(&'static str),
+    Io,
+    Idle,
+    Slow,
+    Drained,
+}
+
+impl End {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client closed",
+            Self::ServerClosed => "server closed",
+            Self::Closed(why) => why,
+            Self::Io => "connection lost",
+            Self::Idle => "idle for too long",
+            Self::Slow => "a message took too long to arrive",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// One connection with both of its sides up.
+pub(super) struct Connection {
+    client: Leg,
+    server: Leg,
+    session: Session,
+    shared: Arc<Shared>,
+    listener: Address,
+    observer: Observer,
+    from_client: Incoming,
+    from_server: Incoming,
+    to_client: Outgoing,
+    to_server: Outgoing,
+    active: Instant,
+    timer: Pin<Box<Sleep>>,
+    stop: Pin<Box<dyn Future<Output = ()>>>,
+    stopping: bool,
+}
+
+/// Bytes of a frame that is not whole yet.
+#[derive(Default)]
+struct Incoming {
+    bytes: Vec<u8>,
+    since: Option<Instant>,
+    closed: bool,
+}
+
+/// What a wait came back with.
+enum Woke {
+    Client,
+    Server,
+    Wrote,
+    Timer,
+    Drain,
+}
+
+impl Connection {
+    pub(super) fn new(client: Leg, server: Leg, session: Session, shared: Arc<Shared>, listener: Address) -> Self {
+        let observer = shared.observer();
+        let stop = Box::pin(shared.stop());
+        Self {
+            client,
+            server,
+            session,
+            shared,
+            listener,
+            observer,
+            from_client: Incoming::default(),
+            from_server: Incoming::default(),
+            to_client: Outgoing::default(),
+            to_server: Outgoing::default(),
+            active: Instant::now(),
+            timer: Box::pin(tokio::time::sleep(FRAME_TIME)),
+            stop,
+            stopping: false,
+        }
+    }
+
+    /// Runs until either side is done.
+    pub(super) async fn run(mut self) -> End {
+        let end = match self.pump().await {
+            Ok(end) | Err(end) => end,
+        };
+        self.last_words().await;
+        end
+    }
+
+    async fn pump(&mut self) -> Result<End, End> {
+        loop {
+            match self.wait().await.map_err(|_| End::Io)? {
+                Woke::Client => self.client_frames().await?,
+                Woke::Server => self.server_frames().await?,
+                Woke::Wrote => {}
+                Woke::Timer => self.check_time()?,
+                Woke::Drain => return Ok(End::Drained),
+            }
+            self.observer.report(&mut self.session);
+            if self.from_server.closed && self.to_client.is_drained() {
+                return Ok(End::ServerClosed);
+            }
+            if self.from_client.closed && self.session.is_idle() && self.to_server.is_drained() {
+                return Ok(End::ClientClosed);
+            }
+        }
+    }
+
+    /// Waits until bytes can be moved in any direction that back-pressure allows.
+    async fn wait(&mut self) -> io::Result<Woke> {
+        let idle = self.session.is_idle() && self.to_client.is_drained() && self.to_server.is_drained();
+        poll_fn(|cx| {
+            if !self.to_server.is_drained() {
+                match self.to_server.poll_drain(cx, Pin::new(&mut self.server)) {
+                    Poll::Ready(Ok(n)) => {
+                        self.observer.to_server(n);
+                        return Poll::Ready(Ok(Woke::Wrote));
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => {}
+                }
+            }
+            if !self.to_client.is_drained() {
+                match self.to_client.poll_drain(cx, Pin::new(&mut self.client)) {
+                    Poll::Ready(Ok(n)) => {
+                        self.observer.to_client(n);
+                        return Poll::Ready(Ok(Woke::Wrote));
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => {}
+                }
+            }
+            if self.to_client.has_room() && !self.from_server.closed {
+                match self.from_server.poll_fill(cx, Pin::new(&mut self.server)) {
+                    Poll::Ready(Ok(n)) => {
+                        self.observer.from_server(n);
+                        return Poll::Ready(Ok(Woke::Server));
+                    }
+                    // A server that goes away is the client's business to notice, after what it has sent.
+                    Poll::Ready(Err(_)) => {
+                        self.from_server.closed = true;
+                        return Poll::Ready(Ok(Woke::Server));
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if self.to_server.has_room() && self.to_client.has_room() && !self.from_client.closed {
+                match self.from_client.poll_fill(cx, Pin::new(&mut self.client)) {
+                    Poll::Ready(Ok(n)) => {
+                        self.observer.from_client(n);
+                        return Poll::Ready(Ok(Woke::Client));
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => {}
+                }
+            }
+            if self.timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Woke::Timer));
+            }
+            // Kept registered over the connection's life: being told to stop costs nothing until it happens.
+            self.stopping = self.stopping || self.stop.as_mut().poll(cx).is_ready();
+            if idle && self.stopping {
+                return Poll::Ready(Ok(Woke::Drain));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    async fn client_frames(&mut self) -> Result<(), End> {
+        self.active = Instant::now();
+        let bytes = std::mem::take(&mut self.from_client.bytes);
+        let mut at = 0;
+        loop {
+            let max = if self.session.is_greeted() { limits::MAX_MESSAGE } else { limits::MAX_MESSAGE_BEFORE_AUTH };
+            let rest = bytes.get(at..).unwrap_or_default();
+            match peel(rest, max) {
+                Ok(Peeled::Frame(length)) => {
+                    self.client_frame(rest.get(..length).unwrap_or_default()).await?;
+                    at += length;
+                }
+                Ok(Peeled::Incomplete { .. }) => break,
+                Err(_) => return Err(End::Closed("malformed frame")),
+            }
+            // Stop taking requests while their answers wait: the buffers are bounded.
+            if !self.to_server.has_room() || !self.to_client.has_room() {
+                poll_fn(|cx| self.drain_both(cx)).await.map_err(|_| End::Io)?;
+            }
+        }
+        self.from_client.keep_rest(bytes, at);
+        Ok(())
+    }
+
+    async fn client_frame(&mut self, frame: &[u8]) -> Result<(), End> {
+        loop {
+            let live = self.shared.live();
+            let begun = self.shared.now_us();
+            let step = with_context(&self.shared, &live, &self.listener, begun, |cx| {
+                self.session.on_client(frame, cx, &mut self.to_server.bytes, &mut self.to_client.bytes)
+            });
+            self.session.charge(self.shared.now_us() - begun);
+            match step {
+                Ok(Step::Done) => return Ok(()),
+                Ok(Step::NeedKeys(wanted)) => {
+                    if let Err(why) = self.shared.resolve(&wanted).await {
+                        let now = self.shared.now_us();
+                        let refused = with_context(&self.shared, &live, &self.listener, now, |cx| {
+                            self.session.refuse_client(frame, cx, &why, &mut self.to_client.bytes)
+                        });
+                        return refused.map_err(|Closing(why)| End::Closed(why));
+                    }
+                }
+                Err(Closing(why)) => return Err(End::Closed(why)),
+            }
+        }
+    }
+
+    async fn server_frames(&mut self) -> Result<(), End> {
+        self.active = Instant::now();
+        let bytes = std::mem::take(&mut self.from_server.bytes);
+        let mut at = 0;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            match peel(rest, limits::MAX_MESSAGE) {
+                Ok(Peeled::Frame(length)) => {
+                    self.server_frame(rest.get(..length).unwrap_or_default()).await?;
+                    at += length;
+                }
+                Ok(Peeled::Incomplete { .. }) => break,
+                Err(_) => return Err(End::Closed("malformed reply")),
+            }
+            if !self.to_client.has_room() {
+                poll_fn(|cx| self.to_client.poll_drain(cx, Pin::new(&mut self.client))).await.map_err(|_| End::Io)?;
+            }
+        }
+        self.from_server.keep_rest(bytes, at);
+        Ok(())
+    }
+
+    async fn server_frame(&mut self, frame: &[u8]) -> Result<(), End> {
+        loop {
+            let live = self.shared.live();
+            let begun = self.shared.now_us();
+            let step = with_context(&self.shared, &live, &self.listener, begun, |cx| {
+                self.session.on_server(frame, cx, &mut self.to_client.bytes)
+            });
+            self.session.charge(self.shared.now_us() - begun);
+            match step {
+                Ok(Step::Done) => return Ok(()),
+                Ok(Step::NeedKeys(wanted)) => {
+                    if let Err(why) = self.shared.resolve(&wanted).await {
+                        let now = self.shared.now_us();
+                        let refused = with_context(&self.shared, &live, &self.listener, now, |cx| {
+                            self.session.refuse_server(&why, cx, &mut self.to_client.bytes)
+                        });
+                        return refused.map_err(|Closing(why)| End::Closed(why));
+                    }
+                }
+                Err(Closing(why)) => return Err(End::Closed(why)),
+            }
+        }
+    }
+
+    fn drain_both(&mut self, cx: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+        let server = self.to_server.poll_drain(cx, Pin::new(&mut self.server))?;
+        let client = self.to_client.poll_drain(cx, Pin::new(&mut self.client))?;
+        if self.to_server.has_room() && self.to_client.has_room() || server.is_ready() && client.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+
+    fn check_time(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        let late = |incoming: &Incoming| incoming.since.is_some_and(|since| now - since >= FRAME_TIME);
+        if late(&self.from_client) || late(&self.from_server) {
+            return Err(End::Slow);
+        }
+        let mut next = now + FRAME_TIME;
+        if let Some(idle) = self.shared.idle_limit() {
+            if now - self.active >= idle && self.session.is_idle() {
+                return Err(End::Idle);
+            }
+            next = next.min(self.active + idle).max(now + Duration::from_millis(100));
+        }
+        self.timer.as_mut().reset(next);
+        Ok(())
+    }
+
+    /// Sends what is still due to the client, for a short while, and says goodbye properly.
+    async fn last_words(&mut self) {
+        self.observer.report(&mut self.session);
+        let goodbye = async {
+            poll_fn(|cx| self.to_client.poll_drain(cx, Pin::new(&mut self.client))).await?;
+            tokio::io::AsyncWriteExt::shutdown(&mut self.client).await
+        };
+        // Whether the client still listens changes nothing any more.
+        drop(tokio::time::timeout(Duration::from_secs(2), goodbye).await);
+    }
+}
+
+impl Incoming {
+    /// Reads once. `Ready(Ok(0))` is the end of the stream.
+    fn poll_fill(&mut self, cx: &mut std::task::Context<'_>, source: Pin<&mut Leg>) -> Poll<io::Result<usize>> {
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            let mut buf = ReadBuf::new(scratch);
+            match source.poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) => {
+                    let read = buf.filled();
+                    self.closed = read.is_empty();
+                    self.bytes.extend_from_slice(read);
+                    Poll::Ready(Ok(read.len()))
+                }
+                Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.closed = true;
+                    Poll::Ready(Ok(0))
+                }
+                Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+    }
+
+    /// Keeps what follows `at`: the beginning of a frame, whose time starts now.
+    fn keep_rest(&mut self, mut bytes: Vec<u8>, at: usize) {
+        if at > 0 {
+            bytes.drain(..at);
+            self.since = None;
+        }
+        if bytes.is_empty() {
+            self.since = None;
+            if bytes.capacity() > KEEP {
+                bytes = Vec::new();
+            }
+        } else if self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+        self.bytes = bytes;
+    }
+}
+
+fn with_context<T>(
+    shared: &Shared,
+    live: &Live,
+    listener: &Address,
+    now_us: u64,
+    step: impl FnOnce(&Context<'_>) -> T,
+) -> T {
+    let ring = shared.ring();
+    step(&Context {
+        map: &live.fields,
+        ring: &ring,
+        hosts: &live.hosts,
+        listener,
+        pseudonymizer: shared.pseudonymizer(),
+        now_us,
+        unix_ms: shared.unix_ms(),
+        audit_ready: shared.audit_ready(),
+    })
+}

@@ -1,0 +1,91 @@
+//! What connections report: commands to audit and metrics, bytes to counters. Handles are resolved once per
+//! connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+
+use super::shared::Shared;
+use crate::metrics::{Direction, FieldTable, Leg, Metrics};
+use crate::session::{Done, Session};
+
+pub(super) struct Observer {
+    shared: Arc<Shared>,
+    fields: Arc<FieldTable>,
+    bytes: [IntCounter; 4],
+}
+
+impl Observer {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let metrics = shared.metrics();
+        let bytes = [
+            metrics.bytes(Leg::Client, Direction::In),
+            metrics.bytes(Leg::Client, Direction::Out),
+            metrics.bytes(Leg::Upstream, Direction::In),
+            metrics.bytes(Leg::Upstream, Direction::Out),
+        ];
+        let fields = metrics.fields();
+        Self { shared, fields, bytes }
+    }
+
+    pub(super) fn from_client(&self, n: usize) {
+        self.bytes[0].inc_by(n as u64);
+    }
+
+    pub(super) fn to_client(&self, n: usize) {
+        self.bytes[1].inc_by(n as u64);
+    }
+
+    pub(super) fn from_server(&self, n: usize) {
+        self.bytes[2].inc_by(n as u64);
+    }
+
+    pub(super) fn to_server(&self, n: usize) {
+        self.bytes[3].inc_by(n as u64);
+    }
+
+    /// Reports the commands that have come to an end.
+    pub(super) fn report(&mut self, session: &mut Session) {
+        if !session.has_done() {
+            return;
+        }
+        for done in session.take_done() {
+            self.metrics().command(done.command, done.outcome, Duration::from_micros(done.duration_us));
+            self.metrics().added(Duration::from_micros(done.spent_us));
+            self.count_fields(&done);
+            if let (Some(event), Some(audit)) = (done.event, self.shared.audit()) {
+                // A full queue makes the sink unhealthy for the next protected command; the loss itself is counted
+                // by the sink and told in the log.
+                if let Err(why) = audit.record(*event) {
+                    tracing::error!(reason = %why, "an audit event could not be recorded");
+                }
+            }
+        }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.shared.metrics()
+    }
+
+    fn count_fields(&self, done: &Done) {
+        let Some(policy) = &done.policy else { return };
+        let namespace = policy.namespace.as_str();
+        for (rule, n) in done.sealed.iter().filter(|(_, n)| *n > 0) {
+            if let Some(series) = self.fields.get(namespace, &rule.path) {
+                series.sealed.inc_by(u64::from(*n));
+            }
+        }
+        for (domain, n) in &done.opened {
+            let rule = policy.rules.iter().find(|rule| rule.domain == *domain);
+            if let Some(series) = rule.and_then(|rule| self.fields.get(namespace, &rule.path)) {
+                series.opened.inc_by(u64::from(*n));
+            }
+        }
+        for (rule, n) in &done.plaintext {
+            if let Some(series) = self.fields.get(namespace, &rule.path) {
+                series.plaintext_found.inc_by(u64::from(*n));
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What all connections of the process share: the configuration in force, keys, audit, metrics, limits, and the signal
+//! to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+
+use super::observe::Observer;
+use crate::audit::AuditSink;
+use crate::crypto::pseudonym::Pseudonymizer;
+use crate::keys::KeyRing;
+use crate::metrics::Metrics;
+use crate::policy::FieldMap;
+use crate::session::Wanted;
+use crate::store::KeyService;
+use crate::tls::Upstream;
+use crate::topology::HostMap;
+
+/// What a reload replaces as one.
+pub struct Live {
+    /// The field map.
+    pub fields: Arc<FieldMap>,
+    /// Listeners and the members they stand for.
+    pub hosts: HostMap,
+    /// TLS towards applications; `None` where every listener is plaintext.
+    pub tls_in: Option<Arc<rustls::ServerConfig>>,
+    /// The MongoDB side: hosts and TLS.
+    pub upstream: Upstream,
+    /// Bounds of a connection.
+    pub times: Times,
+}
+
+/// Time limits of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// For the client's TLS handshake.
+    pub handshake: Duration,
+    /// For reaching the upstream, TLS included.
+    pub connect: Duration,
+    /// For silence; `None` for ever.
+    pub idle: Option<Duration>,
+}
+
+/// Built once by `app.rs`, shared by every worker.
+pub struct Shared {
+    live: ArcSwap<Live>,
+    keys: Arc<KeyService>,
+    audit: Option<AuditSink>,
+    /// Protected operations go on while the audit log cannot be written.
+    audit_optional: bool,
+    metrics: Arc<Metrics>,
+    pseudonymizer: Pseudonymizer,
+    stop: watch::Receiver<bool>,
+    started: Instant,
+    connections: AtomicU64,
+}
+
+impl Shared {
+    /// Puts the parts together. `stop` turns true once, when the process is to drain.
+    pub fn new(
+        live: Live,
+        keys: Arc<KeyService>,
+        audit: Option<AuditSink>,
+        audit_optional: bool,
+        metrics: Arc<Metrics>,
+        pseudonymizer: Pseudonymizer,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            live: ArcSwap::from_pointee(live),
+            keys,
+            audit,
+            audit_optional,
+            metrics,
+            pseudonymizer,
+            stop,
+            started: Instant::now(),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts a new configuration in force, for the next frame of every connection.
+    pub fn replace(&self, live: Live) {
+        self.live.store(Arc::new(live));
+    }
+
+    /// The configuration in force.
+    pub fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The audit log.
+    pub(super) fn audit(&self) -> Option<&AuditSink> {
+        self.audit.as_ref()
+    }
+
+    pub(super) fn ring(&self) -> Guard<Arc<KeyRing>> {
+        self.keys.load()
+    }
+
+    pub(super) fn pseudonymizer(&self) -> &Pseudonymizer {
+        &self.pseudonymizer
+    }
+
+    pub(super) fn audit_ready(&self) -> bool {
+        self.audit_optional || self.audit.as_ref().is_none_or(AuditSink::healthy)
+    }
+
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    #[expect(clippy::unused_self, reason = "the clock belongs to what is shared")]
+    pub(super) fn unix_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn idle_limit(&self) -> Option<Duration> {
+        self.live().times.idle
+    }
+
+    pub(super) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn observer(self: &Arc<Self>) -> Observer {
+        Observer::new(Arc::clone(self))
+    }
+
+    /// Resolves keys; the error is a text for the client.
+    pub(super) async fn resolve(&self, wanted: &Wanted) -> Result<(), String> {
+        self.keys.resolve(&wanted.domains, &wanted.ids).await.map_err(|why| why.to_string())
+    }
+
+    /// Completes when the process is to drain.
+    pub(super) fn stop(&self) -> impl Future<Output = ()> + 'static {
+        let mut stop = self.stop.clone();
+        async move {
+            // An error means that the sender is gone, and with it the process's own idea of going on.
+            drop(stop.wait_for(|stopping| *stopping).await);
+        }
+    }
+
+    /// Whether every member that a listener stands for answers, TLS included.
+    pub async fn reach_upstream(&self) -> bool {
+        let live = Arc::clone(&self.live());
+        match super::upstream::dial(&live, None).await {
+            Ok(_) => true,
+            Err(why) => {
+                tracing::warn!(reason = %why, "the upstream does not answer");
+                false
+            }
+        }
+    }
+
+    /// Whether the process is draining.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+}

@@ -1,0 +1,99 @@
+//! Requests that wait for their reply, in order. The server answers a connection's requests one after the other, so
+//! the oldest is always the next to be answered; an answer of our own waits its turn among them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::auth::Candidate;
+use crate::command::table::Entry;
+use crate::event::CommandEvent;
+use crate::limits;
+use crate::policy::{CollectionPolicy, FieldRule};
+
+/// One request in flight.
+pub(super) struct Pending {
+    /// What the reply's `responseTo` must be: the request's id, or in a chain the id of the reply before.
+    pub(super) expects: i32,
+    /// The request's own id.
+    pub(super) request_id: i32,
+    pub(super) kind: Kind,
+    pub(super) entry: Option<&'static Entry>,
+    pub(super) policy: Option<Arc<CollectionPolicy>>,
+    pub(super) event: Option<Box<CommandEvent>>,
+    pub(super) sealed: Vec<(Arc<FieldRule>, u32)>,
+    pub(super) started_us: u64,
+    pub(super) spent_us: u64,
+}
+
+pub(super) enum Kind {
+    Command,
+    /// hello: the reply is rewritten.
+    Hello {
+        legacy: bool,
+        candidate: Option<Candidate>,
+    },
+    /// A step of an authentication.
+    Sasl(Option<Candidate>),
+    Logout,
+    /// An answer of our own.
+    Local(Vec<u8>),
+}
+
+impl Pending {
+    pub(super) fn new(request_id: i32, kind: Kind, started_us: u64) -> Self {
+        Self {
+            expects: request_id,
+            request_id,
+            kind,
+            entry: None,
+            policy: None,
+            event: None,
+            sealed: Vec::new(),
+            started_us,
+            spent_us: 0,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Queue(VecDeque<Pending>);
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= limits::MAX_PENDING
+    }
+
+    pub(super) fn push(&mut self, pending: Pending) {
+        self.0.push_back(pending);
+    }
+
+    pub(super) fn front(&mut self) -> Option<&mut Pending> {
+        self.0.front_mut()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Pending> {
+        self.0.pop_front()
+    }
+
+    pub(super) fn charge(&mut self, us: u64) {
+        if let Some(youngest) = self.0.back_mut() {
+            youngest.spent_us += us;
+        }
+    }
+
+    /// Moves answers of our own whose turn has come to the client's buffer.
+    pub(super) fn release(&mut self, to_client: &mut Vec<u8>) {
+        while let Some(Pending { kind: Kind::Local(bytes), .. }) = self.0.front() {
+            to_client.extend_from_slice(bytes);
+            self.0.pop_front();
+        }
+        if self.0.is_empty() {
+            // An idle connection keeps no queue.
+            self.0.shrink_to(4);
+        }
+    }
+}

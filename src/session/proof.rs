@@ -1,0 +1,76 @@
+//! Where the documents and filters of a rewritten command stand, for the proof after it.
+
+use crate::bson::Doc;
+use crate::plan::prove::{Place, Unproved, prove};
+use crate::policy::Shape;
+use crate::wire::op_msg::{OpMsg, Section};
+
+/// Proves a rewritten OP_MSG: every protected path in its documents, updates and filters holds an envelope.
+///
+/// # Errors
+/// [`Unproved`] with the path, or with what made the message unreadable.
+pub fn prove_command(frame: &[u8], shape: &Shape) -> Result<(), Unproved> {
+    let message = OpMsg::parse(frame).map_err(|why| Unproved(why.to_string()))?;
+    for section in message.sections() {
+        match section {
+            Section::Body { doc_at, .. } => body(&Doc::at(frame, doc_at)?, shape)?,
+            Section::Sequence { identifier, .. } => {
+                for range in message.documents(section) {
+                    item(identifier.as_bytes(), &Doc::at(frame, range.start)?, shape)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn body(body: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
+    for element in body.elements() {
+        let element = element?;
+        let Some(doc) = element.document()? else { continue };
+        match element.key {
+            b"filter" | b"query" => prove(&doc, shape, Place::Filter)?,
+            b"update" => prove(&doc, shape, Place::Stored)?,
+            b"explain" => self::body(&doc, shape)?,
+            b"pipeline" => leading_matches(&doc, shape)?,
+            b"documents" | b"updates" | b"deletes" => {
+                for one in doc.elements() {
+                    if let Some(one) = one?.document()? {
+                        item(element.key, &one, shape)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn item(array: &[u8], doc: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
+    if array == b"documents" {
+        return prove(doc, shape, Place::Stored);
+    }
+    for element in doc.elements() {
+        let element = element?;
+        let Some(inner) = element.document()? else { continue };
+        match element.key {
+            b"q" => prove(&inner, shape, Place::Filter)?,
+            b"u" => prove(&inner, shape, Place::Stored)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Stages after the first that is no `$match` may rename paths; what they hold was tracked while planning.
+fn leading_matches(pipeline: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
+    for stage in pipeline.elements() {
+        let Some(stage) = stage?.document()? else { return Ok(()) };
+        let Some(first) = stage.elements().next().transpose()? else { return Ok(()) };
+        match first.document()? {
+            Some(filter) if first.key == b"$match" => prove(&filter, shape, Place::Filter)?,
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! Frames from the server: matched with the request they answer, opened, and passed on in order.
+
+use std::sync::Arc;
+
+use super::auth::Candidate;
+use super::client::apply_refusal;
+use super::pending::{Kind, Pending};
+use super::{Closing, Context, Done, Session, Step, Wanted, refuse};
+use crate::bson::Doc;
+use crate::command::reply::{self, Facts, Reading};
+use crate::command::table::Reply;
+use crate::event::{CommandEvent, Outcome};
+use crate::limits;
+use crate::plan::apply::{Applied, Subjects, apply};
+use crate::plan::{Draft, Plan};
+use crate::policy::{CollectionPolicy, Reason, Refusal};
+use crate::topology::hello;
+use crate::wire::header::{Header, Opcode};
+use crate::wire::op_msg::OpMsg;
+use crate::wire::op_reply::OpReply;
+use crate::wire::{checksum, encode, op_reply};
+
+impl Session {
+    /// Takes one whole frame of the server; what the client gets is appended to `to_client`.
+    ///
+    /// # Errors
+    /// [`Closing`] where the server says what it should not.
+    pub fn on_server(&mut self, frame: &[u8], cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<Step, Closing> {
+        let header = Header::peek(frame, limits::MAX_MESSAGE).map_err(|_| Closing("malformed reply"))?;
+        let Some(front) = self.pending.front() else { return Err(Closing("reply without a request")) };
+        if front.expects != header.response_to {
+            return Err(Closing("reply to another request"));
+        }
+        match header.opcode {
+            Opcode::Reply => self.on_legacy_reply(frame, cx, to_client),
+            Opcode::Msg => self.on_reply(frame, cx, to_client),
+            _ => Err(Closing("unexpected opcode in a reply")),
+        }
+    }
+
+    /// The keys that this reply asked for cannot be had: the client gets an error in its place.
+    ///
+    /// # Errors
+    /// [`Closing`] where there is no request it belongs to.
+    pub fn refuse_server(&mut self, why: &str, cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<(), Closing> {
+        let refusal = Refusal::new(Reason::Key, why);
+        self.fail(&refusal, cx, to_client)
+    }
+
+    fn on_reply(&mut self, frame: &[u8], cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<Step, Closing> {
+        let message = OpMsg::parse(frame).map_err(|_| Closing("malformed reply"))?;
+        let body = Doc::at(frame, message.body().start).map_err(|_| Closing("malformed reply"))?;
+        let Some(front) = self.pending.front() else { return Err(Closing("reply without a request")) };
+        let more = message.flags().more_to_come();
+        match &mut front.kind {
+            Kind::Hello { candidate, .. } => {
+                let candidate = candidate.take();
+                let rewritten = hello::rewrite(body, cx.hosts, cx.listener, &[]).map_err(|_| Closing("malformed reply"))?;
+                let bytes = message.with_body(&rewritten).map_err(|_| Closing("malformed reply"))?;
+                to_client.extend_from_slice(&bytes);
+                self.greeted(&body, candidate);
+                self.advance(&message, more, Outcome::Ok, cx);
+            }
+            Kind::Sasl(candidate) => {
+                let candidate = candidate.take();
+                let facts = reply::facts(&body).unwrap_or_default();
+                self.authenticated(facts, candidate);
+                to_client.extend_from_slice(frame);
+                self.advance(&message, more, outcome(&facts), cx);
+            }
+            Kind::Logout => {
+                self.principal = None;
+                to_client.extend_from_slice(frame);
+                self.advance(&message, more, Outcome::Ok, cx);
+            }
+            Kind::Local(_) => return Err(Closing("reply to a request that was answered here")),
+            Kind::Command => return self.on_command_reply(&message, &body, cx, to_client),
+        }
+        self.pending.release(to_client);
+        Ok(Step::Done)
+    }
+
+    fn on_command_reply(
+        &mut self,
+        message: &OpMsg<'_>,
+        body: &Doc<'_>,
+        cx: &Context<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Step, Closing> {
+        let more = message.flags().more_to_come();
+        if cx.map.is_empty() {
+            to_client.extend_from_slice(message.frame());
+            // Facts cost a walk of the reply: without a field map only success is told apart from nothing.
+            self.advance(message, more, Outcome::Ok, cx);
+            self.pending.release(to_client);
+            return Ok(Step::Done);
+        }
+        let Some(front) = self.pending.front() else { return Err(Closing("reply without a request")) };
+        let policy = front.policy.clone();
+        let entry = front.entry;
+        let shows_stored = entry.is_some_and(|e| matches!(e.name, "find" | "findAndModify" | "findandmodify"));
+        let reading = Reading {
+            reply: entry.map_or(Reply::Documents, |e| e.reply),
+            stored: policy.as_ref().filter(|_| shows_stored).map(|p| &p.shape),
+            strict: policy.is_some() || !front.sealed.is_empty(),
+        };
+        let mut draft = Draft::new(message.frame(), cx.ring, None);
+        let planned = reply::facts(body).and_then(|facts| reply::plan(&mut draft, body, &reading).map(|()| facts));
+        let facts = match planned {
+            Ok(facts) => facts,
+            Err(refusal) => return self.fail(&refusal, cx, to_client).map(|()| Step::Done),
+        };
+        let mut plan = draft.finish();
+        if plan.needs_keys() {
+            return Ok(Step::NeedKeys(Wanted { domains: plan.missing_domains, ids: plan.missing_keys }));
+        }
+        let base = to_client.len();
+        let applied = match open(message, &plan, policy.as_deref(), reading.reply, cx, to_client) {
+            Ok(applied) => applied,
+            Err(refusal) => {
+                to_client.truncate(base);
+                return self.fail(&refusal, cx, to_client).map(|()| Step::Done);
+            }
+        };
+        self.note(&facts, &applied, &mut plan, policy, cx);
+        self.advance_with(message, more, outcome(&facts), applied, plan, cx);
+        self.pending.release(to_client);
+        Ok(Step::Done)
+    }
+
+    /// Adds to the pending event what this reply held; makes one where only the reply showed that something protected
+    /// was touched.
+    fn note(
+        &mut self,
+        facts: &Facts,
+        applied: &Applied,
+        plan: &mut Plan,
+        policy: Option<Arc<CollectionPolicy>>,
+        cx: &Context<'_>,
+    ) {
+        plan.summary.documents = facts.documents;
+        let (connection, principal, application, peer) =
+            (self.connection, self.principal.clone(), self.application.clone(), self.peer.clone());
+        let Some(front) = self.pending.front() else { return };
+        if front.event.is_none() && !applied.opened.is_empty() {
+            let namespace = policy.as_ref().map_or("", |p| p.namespace.as_str());
+            let command = front.entry.map_or("other", |e| e.name);
+            let mut event = CommandEvent::new(cx.unix_ms, connection, namespace, command);
+            event.principal = principal;
+            event.application = application;
+            event.peer = peer;
+            front.event = Some(Box::new(event));
+        }
+        let Some(event) = front.event.as_mut() else { return };
+        event.documents_out = event.documents_out.saturating_add(facts.documents);
+        for (domain, n) in &applied.opened {
+            event.opened = event.opened.saturating_add(*n);
+            let rule = policy.as_ref().and_then(|p| p.rules.iter().find(|r| r.domain == *domain));
+            let path = rule.map_or_else(|| Arc::clone(domain), |r| Arc::clone(&r.path));
+            if !event.fields.contains(&path) {
+                event.fields.push(path);
+            }
+        }
+        for subject in &applied.subjects {
+            event.add_subject(*subject);
+        }
+        event.subjects_total = event.subjects_total.max(applied.subjects_met);
+    }
+
+    fn on_legacy_reply(&mut self, frame: &[u8], cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<Step, Closing> {
+        let bad = Closing("malformed reply");
+        let reply = OpReply::parse(frame).map_err(|_| bad)?;
+        let Some(Pending { kind: Kind::Hello { legacy: true, candidate }, .. }) = self.pending.front() else {
+            return Err(Closing("legacy reply to a modern request"));
+        };
+        let candidate = candidate.take();
+        let body = Doc::at(frame, reply.document.start).map_err(|_| bad)?;
+        let rewritten = hello::rewrite(body, cx.hosts, cx.listener, &[]).map_err(|_| bad)?;
+        to_client.extend_from_slice(&reply.with_document(&rewritten).map_err(|_| bad)?);
+        self.greeted(&body, candidate);
+        if let Some(pending) = self.pending.pop() {
+            let done = self.finish(pending, Outcome::Ok, cx);
+            self.done.push(done);
+        }
+        self.pending.release(to_client);
+        Ok(Step::Done)
+    }
+
+    fn greeted(&mut self, body: &Doc<'_>, candidate: Option<Candidate>) {
+        self.greeted = true;
+        let Some(candidate) = candidate else { return };
+        let speculative = body.get(b"speculativeAuthenticate").ok().flatten();
+        let Some(Ok(Some(answer))) = speculative.map(|e| e.document()) else { return };
+        let done = answer.get(b"done").ok().flatten().is_some_and(|e| e.truthy());
+        self.authenticated(Facts { ok: true, done, ..Facts::default() }, Some(candidate));
+    }
+
+    /// A step of an authentication went well: the principal counts once the server says `done`.
+    fn authenticated(&mut self, facts: Facts, candidate: Option<Candidate>) {
+        if !facts.ok {
+            self.candidate = None;
+            return;
+        }
+        if candidate.is_some() {
+            self.candidate = candidate;
+        }
+        if facts.done
+            && let Some(candidate) = self.candidate.take()
+        {
+            self.principal = Some(candidate.principal);
+        }
+    }
+
+    /// The front request has its reply; in a chain it waits for the next.
+    fn advance(&mut self, message: &OpMsg<'_>, more: bool, outcome: Outcome, cx: &Context<'_>) {
+        self.advance_with(message, more, outcome, Applied::default(), Plan::default(), cx);
+    }
+
+    fn advance_with(
+        &mut self,
+        message: &OpMsg<'_>,
+        more: bool,
+        outcome: Outcome,
+        applied: Applied,
+        plan: Plan,
+        cx: &Context<'_>,
+    ) {
+        if more && let Some(front) = self.pending.front() {
+            front.expects = message.header().request_id;
+            return;
+        }
+        let Some(pending) = self.pending.pop() else { return };
+        let mut done = self.finish(pending, outcome, cx);
+        done.opened = applied.opened;
+        done.plaintext = plan.summary.plaintext;
+        self.done.push(done);
+    }
+
+    pub(super) fn finish(&self, pending: Pending, outcome: Outcome, cx: &Context<'_>) -> Done {
+        let duration_us = cx.now_us.saturating_sub(pending.started_us);
+        let mut event = pending.event;
+        if let Some(event) = event.as_mut() {
+            event.outcome = outcome;
+            event.time_ms = cx.unix_ms;
+            event.duration_us = duration_us;
+        }
+        Done {
+            command: pending.entry.map_or("other", |e| e.name),
+            outcome,
+            duration_us,
+            spent_us: pending.spent_us,
+            event,
+            policy: pending.policy,
+            sealed: pending.sealed,
+            opened: Vec::new(),
+            plaintext: Vec::new(),
+        }
+    }
+
+    /// The reply cannot be passed on: the client gets an error instead.
+    fn fail(&mut self, refusal: &Refusal, cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<(), Closing> {
+        let Some(pending) = self.pending.pop() else { return Err(Closing("reply without a request")) };
+        let doc = refuse::document(refusal);
+        let legacy = matches!(pending.kind, Kind::Hello { legacy: true, .. });
+        let bytes = if legacy {
+            op_reply::reply(0, pending.expects, &doc).unwrap_or_default()
+        } else {
+            encode::reply(0, pending.expects, &doc, false).unwrap_or_default()
+        };
+        to_client.extend_from_slice(&bytes);
+        let done = self.finish(pending, Outcome::Failed { what: refusal.reason.label() }, cx);
+        self.done.push(done);
+        self.pending.release(to_client);
+        Ok(())
+    }
+}
+
+/// Appends the opened reply.
+fn open(
+    message: &OpMsg<'_>,
+    plan: &Plan,
+    policy: Option<&CollectionPolicy>,
+    reply: Reply,
+    cx: &Context<'_>,
+    to_client: &mut Vec<u8>,
+) -> Result<Applied, Refusal> {
+    let base = to_client.len();
+    if plan.is_identity() {
+        to_client.extend_from_slice(message.frame());
+    }
+    let applied = if plan.is_identity() {
+        Applied::default()
+    } else {
+        let subjects = policy
+            .and_then(|p| p.subject.as_ref())
+            .map(|rule| Subjects { domain: &rule.domain, pseudonymizer: cx.pseudonymizer });
+        let applied =
+            apply(message.frame(), plan, cx.ring, subjects.as_ref(), to_client).map_err(|why| apply_refusal(&why))?;
+        let rewritten = to_client.get_mut(base..).unwrap_or_default();
+        checksum::repair(rewritten).map_err(|_| too_large())?;
+        applied
+    };
+    if reply == Reply::Values && policy.is_some() {
+        let frame = to_client.split_off(base);
+        let unique = OpMsg::parse(&frame).ok().and_then(|opened| {
+            let body = Doc::at(&frame, opened.body().start).ok()?;
+            let doc = reply::without_repetition(&body)?;
+            opened.with_body(&doc).ok()
+        });
+        to_client.extend_from_slice(unique.as_deref().unwrap_or(&frame));
+    }
+    Ok(applied)
+}
+
+fn outcome(facts: &Facts) -> Outcome {
+    match facts.code {
+        Some(code) => Outcome::ServerError { code },
+        None if facts.ok => Outcome::Ok,
+        None => Outcome::ServerError { code: 0 },
+    }
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(Reason::Size, "the opened reply is larger than a message may be; ask for smaller batches")
+}

@@ -1,0 +1,262 @@
+//! The hello document, both ways: what the server says about the deployment, and what a client says about itself. Owns
+//! the list of fields that are rewritten; every other field passes byte for byte.
+
+use super::hosts::{Address, HostMap};
+use crate::bson::build::Builder;
+use crate::bson::{Doc, Element, Malformed, kind};
+use crate::limits;
+
+/// Longest client-supplied name that is passed on to audit, in bytes: the server refuses longer application names.
+const MAX_FACT: usize = 128;
+
+/// The server's hello reply as the driver may see it: member addresses become the listeners' (those without a listener
+/// are left out), message and batch limits are lowered so that a batch still fits once sealed, and `compression` becomes
+/// `compressors` (left out when empty), whatever the server negotiated with us.
+///
+/// `listener` is the advertised address of the listener the client came in by. If it names no member and is the only such
+/// listener, it stands for the member that answers, as its `me` says. Standalone servers and mongos send no addresses: for
+/// them only the limits change.
+///
+/// # Errors
+/// [`Malformed`] where the reply is not BSON; nothing of it may be passed on then.
+pub fn rewrite(
+    reply: Doc<'_>,
+    map: &HostMap,
+    listener: &Address,
+    compressors: &[&str],
+) -> Result<Vec<u8>, Malformed> {
+    let view = View::new(reply, map, listener)?;
+    let mut out = Copier::new(reply);
+    for element in reply.elements() {
+        let element = element?;
+        match element.key {
+            b"hosts" | b"passives" | b"arbiters" => {
+                if let Some(list) = view.list(&element)? {
+                    out.put(kind::ARRAY, &element, &list);
+                }
+            }
+            b"me" | b"primary" => {
+                if let Some(address) = view.one(&element) {
+                    out.put(kind::STRING, &element, &string_value(address));
+                }
+            }
+            b"maxMessageSizeBytes" => out.lowered(&element, limits::ADVERTISED_MESSAGE),
+            b"maxWriteBatchSize" => out.lowered(&element, limits::ADVERTISED_BATCH),
+            b"compression" => {}
+            _ => out.keep(&element),
+        }
+    }
+    if !compressors.is_empty() {
+        out.append(&string_array("compression", compressors));
+    }
+    Ok(out.finish())
+}
+
+/// The client's hello without its `compression`, which is between the client and us; `None` where it has none, so that
+/// the bytes it sent go on. A command wrapped in `$query` (by `OP_QUERY` drivers) is looked into.
+///
+/// # Errors
+/// [`Malformed`] where the document is not BSON.
+pub fn strip_request_compression(hello: Doc<'_>) -> Result<Option<Vec<u8>>, Malformed> {
+    let wrapped = wrapped_command(hello)?;
+    let mut out = Copier::new(hello);
+    let mut stripped = false;
+    for (n, element) in hello.elements().enumerate() {
+        let element = element?;
+        match wrapped {
+            Some(inner) if n == 0 => match strip_request_compression(inner)? {
+                Some(inner) => {
+                    stripped = true;
+                    out.put(kind::DOCUMENT, &element, &inner);
+                }
+                None => out.keep(&element),
+            },
+            _ if element.key == b"compression" => stripped = true,
+            _ => out.keep(&element),
+        }
+    }
+    Ok(stripped.then(|| out.finish()))
+}
+
+/// What a client's hello says about itself. All of it is the client's own word: good for audit, not for a decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HelloFacts<'a> {
+    /// `client.application.name`.
+    pub application: Option<&'a str>,
+    /// `client.driver.name`.
+    pub driver: Option<&'a str>,
+    /// `client.driver.version`.
+    pub driver_version: Option<&'a str>,
+    /// `compression`, in the client's order.
+    pub compressors: Vec<&'a str>,
+}
+
+/// Reads [`HelloFacts`]; a field that is missing, of another type or longer than 128 bytes is `None`.
+///
+/// # Errors
+/// [`Malformed`] where the document is not BSON on the way to these fields.
+pub fn facts<'a>(hello: Doc<'a>) -> Result<HelloFacts<'a>, Malformed> {
+    let hello = wrapped_command(hello)?.unwrap_or(hello);
+    let mut facts = HelloFacts::default();
+    if let Some(client) = embedded(hello, b"client")? {
+        if let Some(application) = embedded(client, b"application")? {
+            facts.application = short_text(application, b"name")?;
+        }
+        if let Some(driver) = embedded(client, b"driver")? {
+            facts.driver = short_text(driver, b"name")?;
+            facts.driver_version = short_text(driver, b"version")?;
+        }
+    }
+    if let Some(offered) = embedded(hello, b"compression")? {
+        for item in offered.elements() {
+            // Four compressors exist: a longer list says nothing more.
+            if facts.compressors.len() == 8 {
+                break;
+            }
+            facts.compressors.extend(item?.text());
+        }
+    }
+    Ok(facts)
+}
+
+/// Upstream addresses as one listener's clients see them.
+struct View<'a> {
+    map: &'a HostMap,
+    listener: &'a Address,
+    /// The member that answers, where the listener stands for whoever does.
+    answering: Option<Address>,
+}
+
+impl<'a> View<'a> {
+    fn new(reply: Doc<'_>, map: &'a HostMap, listener: &'a Address) -> Result<Self, Malformed> {
+        let answering = if map.stands_for_whoever_answers(listener) {
+            let me = reply.get(b"me")?;
+            me.and_then(|me| me.text()).and_then(Address::parse)
+        } else {
+            None
+        };
+        Ok(Self {
+            map,
+            listener,
+            answering,
+        })
+    }
+
+    /// The listener that stands for this member; `None` leaves it out. A listener configured for the member comes first,
+    /// so that all listeners tell the same story.
+    fn shown(&self, member: &str) -> Option<&Address> {
+        let member = Address::parse(member)?;
+        let answering = || (self.answering.as_ref() == Some(&member)).then_some(self.listener);
+        self.map.advertised(&member).or_else(answering)
+    }
+
+    fn one(&self, element: &Element<'_>) -> Option<&Address> {
+        self.shown(element.text()?)
+    }
+
+    /// The array's mapped members, in its order; `None` where it is no array.
+    fn list(&self, element: &Element<'_>) -> Result<Option<Vec<u8>>, Malformed> {
+        let Some(members) = element.document()? else {
+            return Ok(None);
+        };
+        let mut shown = Builder::new();
+        let mut count = 0usize;
+        for member in members.elements() {
+            if let Some(address) = self.one(&member?) {
+                shown.string(&count.to_string(), address.as_str());
+                count += 1;
+            }
+        }
+        Ok(Some(shown.finish()))
+    }
+}
+
+/// Writes a document anew from the elements of another.
+struct Copier<'a> {
+    source: &'a [u8],
+    bytes: Vec<u8>,
+}
+
+impl<'a> Copier<'a> {
+    fn new(source: Doc<'a>) -> Self {
+        let mut bytes = Vec::with_capacity(source.bytes().len());
+        bytes.extend_from_slice(&[0; 4]);
+        Self {
+            source: source.buffer(),
+            bytes,
+        }
+    }
+
+    fn keep(&mut self, element: &Element<'_>) {
+        self.bytes
+            .extend_from_slice(&self.source[element.start..element.end]);
+    }
+
+    /// An element with the old one's key and another value.
+    fn put(&mut self, kind: u8, old: &Element<'_>, value: &[u8]) {
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(old.key);
+        self.bytes.push(0);
+        self.bytes.extend_from_slice(value);
+    }
+
+    /// The element, lowered to `most` where it is above it or is no number.
+    fn lowered(&mut self, element: &Element<'_>, most: i32) {
+        match element.integer() {
+            Some(own) if own <= i64::from(most) => self.keep(element),
+            _ => self.put(kind::INT32, element, &most.to_le_bytes()),
+        }
+    }
+
+    /// All elements of a document of our own.
+    fn append(&mut self, document: &[u8]) {
+        self.bytes.extend_from_slice(&document[4..document.len() - 1]);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.bytes.push(0);
+        let length = i32::try_from(self.bytes.len()).unwrap_or(i32::MAX);
+        self.bytes[..4].copy_from_slice(&length.to_le_bytes());
+        self.bytes
+    }
+}
+
+/// A BSON string's value bytes.
+fn string_value(address: &Address) -> Vec<u8> {
+    let text = address.as_str().as_bytes();
+    let length = i32::try_from(text.len() + 1).unwrap_or(i32::MAX);
+    [&length.to_le_bytes()[..], text, &[0]].concat()
+}
+
+/// A document with one array of strings.
+fn string_array(key: &str, items: &[&str]) -> Vec<u8> {
+    let mut builder = Builder::new();
+    builder.array(key);
+    for (n, item) in items.iter().enumerate() {
+        builder.string(&n.to_string(), item);
+    }
+    builder.end();
+    builder.finish()
+}
+
+/// The command inside `{$query: {…}, …}`, which servers unwrap where it is the first field.
+fn wrapped_command(doc: Doc<'_>) -> Result<Option<Doc<'_>>, Malformed> {
+    match doc.elements().next().transpose()? {
+        Some(first) if matches!(first.key, b"$query" | b"query") && first.kind == kind::DOCUMENT => {
+            first.document()
+        }
+        _ => Ok(None),
+    }
+}
+
+fn embedded<'a>(doc: Doc<'a>, key: &[u8]) -> Result<Option<Doc<'a>>, Malformed> {
+    doc.get(key)?.map_or(Ok(None), |element| element.document())
+}
+
+fn short_text<'a>(doc: Doc<'a>, key: &[u8]) -> Result<Option<&'a str>, Malformed> {
+    let text = doc.get(key)?.and_then(|element| element.text());
+    Ok(text.filter(|text| text.len() <= MAX_FACT))
+}
+
+#[cfg(test)]
+mod tests;

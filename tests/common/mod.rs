@@ -1,0 +1,153 @@
+//! A session without sockets: frames in, frames out, keys of a fixed ring.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use bson::{Document, doc};
+use fieldveil::config::Config;
+use fieldveil::crypto::pseudonym::Pseudonymizer;
+use fieldveil::keys::KeyRing;
+use fieldveil::secret::Secret;
+use fieldveil::session::fuzz::{ring, sample};
+use fieldveil::session::{Context, Done, Session, Step};
+use fieldveil::topology::{Address, HostMap};
+use fieldveil::wire::encode;
+use fieldveil::wire::op_msg::OpMsg;
+
+pub struct Harness {
+    config: Config,
+    ring: KeyRing,
+    hosts: HostMap,
+    listener: Address,
+    pseudonymizer: Pseudonymizer,
+    pub session: Session,
+    next: i32,
+    /// The last command went upstream and has no reply yet: a refusal would wait behind it.
+    unanswered: bool,
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It went upstream as this body.
+    Sent(Document),
+    /// It was answered here.
+    Answered(Document),
+}
+
+impl Outcome {
+    pub fn sent(self) -> Document {
+        match self {
+            Self::Sent(doc) => doc,
+            Self::Answered(doc) => panic!("refused: {doc}"),
+        }
+    }
+
+    /// The text of the refusal.
+    pub fn refused(self) -> String {
+        match self {
+            Self::Answered(doc) => doc.get_str("errmsg").unwrap().to_owned(),
+            Self::Sent(doc) => panic!("went through: {doc}"),
+        }
+    }
+}
+
+impl Harness {
+    pub fn new(versions: u8) -> Self {
+        let config = sample();
+        let ring = ring(&config, versions);
+        Self {
+            config,
+            ring,
+            hosts: HostMap::default(),
+            listener: Address::parse("127.0.0.1:27018").unwrap(),
+            pseudonymizer: Pseudonymizer::new(&Secret::new([7; 32])),
+            session: Session::new(1, None),
+            next: 1,
+            unanswered: false,
+        }
+    }
+
+    /// Sends a command on database `c`.
+    pub fn command(&mut self, command: Document) -> Outcome {
+        let mut command = command;
+        command.insert("$db", "c");
+        let frame = encode::command(self.next, &to_bytes(&command)).unwrap();
+        self.frame(&frame)
+    }
+
+    pub fn frame(&mut self, frame: &[u8]) -> Outcome {
+        if self.unanswered {
+            self.reply(doc! { "ok": 1 });
+        }
+        let id = i32::from_le_bytes(frame[4..8].try_into().unwrap());
+        self.next = id;
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        let cx = Context {
+            map: &self.config.fields,
+            ring: &self.ring,
+            hosts: &self.hosts,
+            listener: &self.listener,
+            pseudonymizer: &self.pseudonymizer,
+            now_us: 0,
+            unix_ms: 0,
+            audit_ready: true,
+        };
+        let step = self.session.on_client(frame, &cx, &mut to_server, &mut to_client).expect("the connection goes on");
+        assert!(matches!(step, Step::Done), "keys are all there");
+        self.next += 1;
+        self.unanswered = to_client.is_empty();
+        if self.unanswered { Outcome::Sent(body(&to_server)) } else { Outcome::Answered(body(&to_client)) }
+    }
+
+    /// The server answers the last command with this.
+    pub fn reply(&mut self, reply: Document) -> Document {
+        self.unanswered = false;
+        let frame = encode::reply(900, self.next - 1, &to_bytes(&reply), false).unwrap();
+        let mut to_client = Vec::new();
+        let cx = Context {
+            map: &self.config.fields,
+            ring: &self.ring,
+            hosts: &self.hosts,
+            listener: &self.listener,
+            pseudonymizer: &self.pseudonymizer,
+            now_us: 0,
+            unix_ms: 0,
+            audit_ready: true,
+        };
+        let step = self.session.on_server(&frame, &cx, &mut to_client).expect("the connection goes on");
+        assert!(matches!(step, Step::Done), "keys are all there");
+        body(&to_client)
+    }
+
+    /// Stores documents and reads them back as a find would.
+    pub fn round_trip(&mut self, documents: Vec<Document>) -> Result<(Vec<Document>, Vec<Document>), String> {
+        let stored = match self.command(doc! { "insert": "p", "documents": documents }) {
+            Outcome::Sent(sent) => sent,
+            Outcome::Answered(answer) => return Err(answer.get_str("errmsg").unwrap().to_owned()),
+        };
+        self.reply(doc! { "ok": 1, "n": 1 });
+        let stored: Vec<Document> =
+            stored.get_array("documents").unwrap().iter().map(|d| d.as_document().unwrap().clone()).collect();
+        self.command(doc! { "find": "p", "filter": {} }).sent();
+        let read = self.reply(doc! { "cursor": { "firstBatch": stored.clone(), "id": 0_i64, "ns": "c.p" }, "ok": 1 });
+        let read = read.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
+        Ok((stored, read.iter().map(|d| d.as_document().unwrap().clone()).collect()))
+    }
+
+    pub fn done(&mut self) -> Vec<Done> {
+        self.session.take_done()
+    }
+}
+
+pub fn to_bytes(doc: &Document) -> Vec<u8> {
+    bson::serialize_to_vec(doc).unwrap()
+}
+
+pub fn body(frame: &[u8]) -> Document {
+    let message = OpMsg::parse(frame).expect("a whole frame");
+    bson::deserialize_from_slice(&frame[message.body()]).expect("a document")
+}
+
+/// Whether a value is an envelope of ours.
+pub fn is_sealed(value: Option<&bson::Bson>) -> bool {
+    matches!(value, Some(bson::Bson::Binary(b)) if u8::from(b.subtype) == 0x80 && b.bytes[0] == 1)
+}

@@ -1,0 +1,166 @@
+"""Errors that the server makes travel back in a form a person can use: no ciphertext passed off as a value, and
+nothing protected in a text. Ciphertext that was tampered with is an error, never data."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from bson import Binary
+from pymongo import InsertOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteError
+
+from harness import is_envelope, metric
+from samples import patient
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unique(app):
+    app.patients.drop()
+    app.patients.create_index("nhs_number", unique=True)
+    app.patients.create_index([("mrn", 1), ("ward", 1)], unique=True, sparse=True)
+
+
+@pytest.fixture(autouse=True)
+def empty(app, unique):
+    app.patients.delete_many({})
+
+
+def check_readable(details: dict, markers, field: str, value=None):
+    """`details` is one error document: names the field, shows no ciphertext; `keyValue` is the application's or absent."""
+    message = details["errmsg"]
+    assert field in message
+    assert not re.search(r"BinData\(|[0-9a-fA-F]{32,}", message), f"ciphertext in the text: {message}"
+    assert markers.find(message.encode()) is None, f"a protected value in the text: {message}"
+    assert details["keyPattern"][field] == 1
+    shown = details.get("keyValue", {}).get(field)
+    assert not isinstance(shown, (Binary, bytes)), f"ciphertext passed off as the value: {shown!r}"
+    if value is not None and shown is not None:
+        assert shown == value
+
+
+def test_duplicate_insert(app, markers):
+    document = patient(markers, 1)
+    app.patients.insert_one(document)
+    with pytest.raises(DuplicateKeyError) as caught:
+        app.patients.insert_one(patient(markers, 2, nhs_number=document["nhs_number"]))
+    assert caught.value.code == 11000
+    check_readable(caught.value.details, markers, "nhs_number", document["nhs_number"])
+    assert app.patients.count_documents({}) == 1
+
+
+def test_duplicate_in_a_bulk_keeps_its_place(app, markers):
+    a, b = patient(markers, 1), patient(markers, 2)
+    with pytest.raises(BulkWriteError) as caught:
+        app.patients.bulk_write([InsertOne(a), InsertOne(patient(markers, 3, nhs_number=a["nhs_number"])), InsertOne(b)], ordered=False)
+    assert caught.value.details["nInserted"] == 2
+    (error,) = caught.value.details["writeErrors"]
+    assert (error["index"], error["code"]) == (1, 11000)
+    check_readable(error, markers, "nhs_number", a["nhs_number"])
+
+
+def test_duplicate_by_update_and_by_find_and_modify(app, markers):
+    a, b = patient(markers, 1), patient(markers, 2)
+    app.patients.insert_many([a, b])
+    for operation in (app.patients.update_one, app.patients.find_one_and_update):
+        with pytest.raises(DuplicateKeyError) as caught:
+            operation({"_id": 2}, {"$set": {"nhs_number": a["nhs_number"]}})
+        check_readable(caught.value.details, markers, "nhs_number", a["nhs_number"])
+
+
+def test_duplicate_of_a_mixed_key_shows_the_ordinary_half(app, markers):
+    document = patient(markers, 1)
+    app.patients.insert_one(document)
+    with pytest.raises(DuplicateKeyError) as caught:
+        app.patients.insert_one(patient(markers, 2, mrn=document["mrn"]))
+    check_readable(caught.value.details, markers, "mrn", document["mrn"])
+    assert caught.value.details.get("keyValue", {}).get("ward", "A1") == "A1"
+
+
+def test_duplicate_id_reads_as_always(app, markers):
+    app.patients.insert_one(patient(markers, "same"))
+    with pytest.raises(DuplicateKeyError) as caught:
+        app.patients.insert_one(patient(markers, "same"))
+    assert caught.value.details["keyValue"] == {"_id": "same"}
+
+
+def test_failed_validator_shows_no_document(app, direct, markers):
+    direct.create_collection("validated", validator={"$jsonSchema": {"properties": {"ward": {"bsonType": "string"}}}})
+    try:
+        with pytest.raises(WriteError) as caught:
+            app.validated.insert_one({"ward": 5})
+        assert caught.value.code == 121
+    finally:
+        direct.validated.drop()
+
+
+def test_ordinary_server_errors_pass(app):
+    app.patients.insert_one({"_id": 1, "ward": "A1"})
+    with pytest.raises(OperationFailure) as caught:
+        app.patients.update_one({"_id": 1}, {"$inc": {"ward": 1}})
+    assert caught.value.code == 14 and not caught.value.details["errmsg"].startswith("fieldveil: ")
+    with pytest.raises(OperationFailure) as caught:
+        app.command("createIndexes", "patients", indexes=[{"key": {"ward": 17.5, "x": "nonsense"}, "name": "n"}])
+    assert caught.value.code == 67
+
+
+# --- what somebody with write access to the database could do -----------------------------------------------------------
+
+
+def flip(value: Binary, at: int) -> Binary:
+    changed = bytearray(value)
+    changed[at] ^= 1
+    return Binary(bytes(changed), value.subtype)
+
+
+TAMPERINGS = {
+    "bit in the tag": lambda raw: {"notes": flip(raw["notes"], -1)},
+    "bit in the body": lambda raw: {"notes": flip(raw["notes"], 32)},
+    "bit in the key id": lambda raw: {"notes": flip(raw["notes"], 5)},
+    "declared type": lambda raw: {"notes": flip(raw["notes"], 18)},
+    "algorithm": lambda raw: {"notes": flip(raw["notes"], 1)},
+    "version": lambda raw: {"notes": flip(raw["notes"], 0)},
+    "cut short": lambda raw: {"notes": Binary(raw["notes"][:-1], 0x80)},
+    "header only": lambda raw: {"notes": Binary(raw["notes"][:19], 0x80)},
+    "empty": lambda raw: {"notes": Binary(b"", 0x80)},
+    "deterministic body": lambda raw: {"nhs_number": flip(raw["nhs_number"], 25)},
+    "inside an array": lambda raw: {"contacts": [{**raw["contacts"][0], "phone": flip(raw["contacts"][0]["phone"], -1)}]},
+}
+
+
+@pytest.mark.parametrize("which", TAMPERINGS)
+def test_tampered_ciphertext_is_an_error(app, direct, markers, which):
+    app.patients.insert_many([patient(markers, 1), patient(markers, 2)])
+    raw = direct.patients.find_one({"_id": 1})
+    direct.patients.update_one({"_id": 1}, {"$set": TAMPERINGS[which](raw)})
+    with pytest.raises(OperationFailure) as caught:
+        app.patients.find_one({"_id": 1})
+    message = caught.value.details["errmsg"]
+    assert message.startswith("fieldveil: ")
+    assert next(iter(TAMPERINGS[which](raw))) in message, f"does not name the field: {message}"
+    assert markers.find(str(caught.value.details).encode()) is None
+    # A command that does not meet it goes on as before.
+    assert app.patients.find_one({"_id": 2})["nhs_number"]
+    assert app.patients.find_one({"_id": 1}, {"ward": 1}) == {"_id": 1, "ward": "A1"}
+
+
+@pytest.mark.parametrize("source, target", [("mrn", "postcode"), ("nhs_number", "notes"), ("notes", "allergies")])
+def test_ciphertext_moved_to_another_field_is_not_that_fields_value(app, direct, markers, source, target):
+    """An envelope opens under its own domain; at the path of another rule it must not pass for that field's data."""
+    app.patients.insert_one(patient(markers, 1))
+    raw = direct.patients.find_one({"_id": 1})
+    assert is_envelope(raw[source])
+    direct.patients.update_one({"_id": 1}, {"$set": {target: raw[source]}})
+    with pytest.raises(OperationFailure) as caught:
+        app.patients.find_one({"_id": 1})
+    assert caught.value.details["errmsg"].startswith("fieldveil: ")
+
+
+def test_tampering_is_counted(proxy, app, direct, markers):
+    app.patients.insert_one(patient(markers, 1))
+    before = metric(proxy, "fieldveil_open_failures_total")
+    raw = direct.patients.find_one({"_id": 1})
+    direct.patients.update_one({"_id": 1}, {"$set": {"notes": flip(raw["notes"], -1)}})
+    with pytest.raises(OperationFailure):
+        app.patients.find_one({"_id": 1})
+    assert metric(proxy, "fieldveil_open_failures_total") == before + 1
