@@ -5,6 +5,9 @@
 //! lookup never has to choose between them. Never protected, whatever a pattern says: the databases `admin`, `config`
 //! and `local`, collections named `system.…`, and the key vault with what lies beside it.
 
+mod domain;
+mod leakage;
+mod paths;
 mod pattern;
 mod rules;
 mod spec;
@@ -15,11 +18,12 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use self::domain::Domains;
+use self::paths::{judge_paths, judge_subject};
 use self::rules::{Desk, Judged, clip};
 pub use self::spec::{CollectionSpec, FieldSpec, Mistake};
-use super::model::{CollectionPolicy, FieldRule, FieldState, Mode};
+use super::model::{CollectionPolicy, FieldRule, FieldState};
 use super::shape::{Rest, Shape, Tree};
-use crate::crypto::suite::Suite;
 use crate::name::Namespace;
 
 /// Actual namespaces remembered per pattern map; beyond it the memory is emptied and fills again.
@@ -368,107 +372,4 @@ fn well_formed(db: &str, collection: &str) -> bool {
         && !collection.starts_with('.')
         && !collection.ends_with('.')
         && db.len() + 1 + collection.len() <= 255
-}
-
-/// A path that is given twice, or that lies below another one: the outer value is sealed whole.
-fn judge_paths(desk: &mut Desk<'_>, spec: &CollectionSpec) {
-    let mut first: HashMap<&str, usize> = HashMap::new();
-    for (index, field) in spec.fields.iter().enumerate() {
-        if first.insert(&field.path, index).is_some() {
-            desk.mistake(
-                Some((index, &field.path)),
-                None,
-                "is listed twice",
-                "keep one of the two",
-            );
-        }
-    }
-    for (index, field) in spec.fields.iter().enumerate() {
-        let outer = field
-            .path
-            .match_indices('.')
-            .map(|(dot, _)| &field.path[..dot])
-            .find(|prefix| first.contains_key(prefix));
-        if let Some(outer) = outer {
-            desk.mistake(
-                Some((index, &field.path)),
-                None,
-                format!("lies below `{}`, which is sealed as a whole", clip(outer)),
-                "protect either the whole or the fields inside it, not both",
-            );
-        }
-    }
-}
-
-/// Index of the subject's field.
-fn judge_subject(desk: &mut Desk<'_>, spec: &CollectionSpec) -> Option<usize> {
-    let subject = spec.subject.as_deref()?;
-    let found = spec
-        .fields
-        .iter()
-        .position(|field| field.path == subject && field.mode == "deterministic");
-    if found.is_none() {
-        desk.mistake(
-            None,
-            Some("subject"),
-            format!(
-                "the subject `{}` is not one of its deterministic fields",
-                clip(subject)
-            ),
-            "name a field with mode = \"deterministic\": one person must always have the same pseudonym",
-        );
-    }
-    found
-}
-
-/// What each domain has been used for so far.
-#[derive(Default)]
-struct Domains {
-    deterministic: HashMap<Arc<str>, (Mode, Suite, String)>,
-    /// Own domains (`<db>.<collection>.<path>`): `a.b` + `c.d` and `a.b.c` + `d` spell the same.
-    own: HashMap<Arc<str>, String>,
-}
-
-impl Domains {
-    fn add(&mut self, desk: &mut Desk<'_>, db: &str, collection: &str, fields: &[Option<Judged>]) {
-        for (index, field) in fields.iter().enumerate() {
-            let Some(field) = field else { continue };
-            let rule = field.rule(db, collection);
-            let who = format!("{db}.{collection}: {}", rule.path);
-            let at = Some((index, &*rule.path));
-            if field.domain.is_none()
-                && let Some(other) = self.own.insert(Arc::clone(&rule.domain), who.clone())
-                && other != who
-            {
-                desk.mistake(
-                    at,
-                    Some("domain"),
-                    format!(
-                        "its own domain `{}` is spelt like that of {other}, so they would share keys",
-                        rule.domain
-                    ),
-                    "name a domain for one of the two",
-                );
-            }
-            if !rule.is_deterministic() {
-                continue;
-            }
-            let (mode, suite, first) = self
-                .deterministic
-                .entry(Arc::clone(&rule.domain))
-                .or_insert((rule.mode, rule.suite, who));
-            if *mode != rule.mode || *suite != rule.suite {
-                desk.mistake(
-                    at,
-                    Some("domain"),
-                    format!(
-                        "shares the domain `{}` with {first}, but not its type and algorithm: equal values would have \
-                         different ciphertexts, and a join would silently find nothing",
-                        rule.domain
-                    ),
-                    "give both the same type and algorithm, or different domains",
-                );
-            }
-        }
-    }
 }

@@ -145,7 +145,7 @@ impl Connection {
 
     /// Waits until bytes can be moved in any direction that back-pressure allows.
     async fn wait(&mut self) -> io::Result<Woke> {
-        let idle = self.session.is_idle() && self.to_client.is_drained() && self.to_server.is_drained();
+        let idle = self.session.is_quiet() && self.to_client.is_drained() && self.to_server.is_drained();
         poll_fn(|cx| {
             if !self.to_server.is_drained() {
                 match self.to_server.poll_drain(cx, Pin::new(&mut self.server)) {

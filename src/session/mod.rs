@@ -132,6 +132,12 @@ impl Session {
         self.pending.is_empty()
     }
 
+    /// Whether nothing is lost if the connection ends now: no request waits but a hello, which a driver's monitor always
+    /// has under way.
+    pub fn is_quiet(&self) -> bool {
+        self.pending.only_hello()
+    }
+
     /// Whether commands have come to an end since the last look.
     pub fn has_done(&self) -> bool {
         !self.done.is_empty()

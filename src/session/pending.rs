@@ -63,6 +63,10 @@ impl Queue {
         self.0.is_empty()
     }
 
+    pub(super) fn only_hello(&self) -> bool {
+        self.0.iter().all(|pending| matches!(pending.kind, Kind::Hello { .. }))
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= limits::MAX_PENDING
     }

@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
+use super::domain::{domain_fault, own_domain};
+use super::leakage::leakage;
 use super::spec::{FieldSpec, Mistake};
 use crate::crypto::suite::Suite;
 use crate::limits;
 use crate::policy::model::{DeclaredType, FieldRule, FieldState, Mode};
-
-/// Longest domain, in bytes: it is part of a key's alt name and of every ciphertext's associated data.
-pub(super) const MAX_DOMAIN: usize = 200;
 
 /// A field that passed: its rule, whose domain is still to be filled in where it is the namespace's own.
 pub(super) struct Judged {
@@ -58,7 +57,7 @@ impl Desk<'_> {
         self.mistakes.push(mistake);
     }
 
-    fn warning(&mut self, field: (usize, &str), reason: String, way_out: &str) {
+    pub(super) fn warning(&mut self, field: (usize, &str), reason: String, way_out: &str) {
         let warning = self.entry(Some(field), None, reason, way_out.to_owned());
         self.warnings.push(warning);
     }
@@ -270,88 +269,8 @@ fn is_random_algorithm(name: &str) -> bool {
     )
 }
 
-/// Last components of paths whose values are usually few or badly skewed (SEMANTICS B5.4 rule 2), without separators.
-const FEW_VALUES: &[&str] = &[
-    "active",
-    "age",
-    "ageband",
-    "bloodgroup",
-    "bloodtype",
-    "consent",
-    "country",
-    "county",
-    "dateofbirth",
-    "deceased",
-    "disability",
-    "dob",
-    "birthdate",
-    "ethnicgroup",
-    "ethnicity",
-    "flag",
-    "gender",
-    "gppractice",
-    "language",
-    "maritalstatus",
-    "nationality",
-    "outcode",
-    "postalcode",
-    "postcode",
-    "postcodedistrict",
-    "practicecode",
-    "pregnant",
-    "priority",
-    "race",
-    "religion",
-    "severity",
-    "sex",
-    "sexualorientation",
-    "smoker",
-    "smokingstatus",
-    "status",
-    "title",
-    "ward",
-    "yearofbirth",
-    "zip",
-    "zipcode",
-];
-
-/// Warns where equality alone gives the values away; a stated reason silences it.
-fn leakage(desk: &mut Desk<'_>, at: (usize, &str), declared: DeclaredType, accepted: Option<&str>) {
-    let last = at.1.rsplit('.').next().unwrap_or(at.1);
-    let plain: String = last
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
-    let few = FEW_VALUES.contains(&plain.as_str());
-    let risky = few || declared == DeclaredType::Date;
-    match accepted.map(str::trim) {
-        Some("") => desk.mistake(
-            Some(at),
-            Some("accept_leakage"),
-            "`accept_leakage` is empty",
-            "write the reason why it is acceptable that equal values can be seen to be equal",
-        ),
-        Some(_) => {}
-        None if risky => {
-            let reason = if few {
-                format!(
-                    "deterministic encryption of `{last}`, which usually takes few values: how often each ciphertext occurs can tell what it is"
-                )
-            } else {
-                "deterministic encryption of a date: there are few possible dates, and how often each ciphertext occurs can tell which it is".to_owned()
-            };
-            desk.warning(
-                at,
-                reason,
-                "use mode = \"random\" if it need not be searched, or state accept_leakage = \"why this is acceptable\"",
-            );
-        }
-        None => {}
-    }
-}
-
-type Fault = (String, String);
+/// What is wrong, and the way out.
+pub(super) type Fault = (String, String);
 
 fn check_path(path: &str) -> Result<(), Fault> {
     let fault = |reason: &str, way_out: &str| Err((reason.to_owned(), way_out.to_owned()));
@@ -398,50 +317,6 @@ fn check_path(path: &str) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-fn domain_fault(domain: &str) -> Option<Fault> {
-    let way_out = format!(
-        "use letters, digits, `_`, `-` and `.`, beginning with a letter, a digit or `_`, at most {MAX_DOMAIN} bytes"
-    );
-    if domain.is_empty() {
-        return Some(("the domain is empty".to_owned(), way_out));
-    }
-    if domain.len() > MAX_DOMAIN {
-        return Some((format!("the domain is {} bytes long", domain.len()), way_out));
-    }
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let well_formed = domain.bytes().all(|b| plain(b) || b == b'-' || b == b'.')
-        && domain.bytes().next().is_some_and(plain);
-    (!well_formed).then(|| ("the domain holds a character that it may not".to_owned(), way_out))
-}
-
-/// `<db>.<collection>.<path>`, percent-escaped to the characters a written domain may have, plus `%`; beyond the
-/// length limit it ends in a digest of the whole. Both keep different names different.
-fn own_domain(db: &str, collection: &str, path: &str) -> String {
-    use std::fmt::Write as _;
-    let mut domain = String::with_capacity(db.len() + collection.len() + path.len() + 2);
-    for (index, part) in [db, collection, path].into_iter().enumerate() {
-        if index > 0 {
-            domain.push('.');
-        }
-        for byte in part.bytes() {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'*') {
-                domain.push(char::from(byte));
-            } else {
-                // Writing to a String cannot fail.
-                let _ = write!(domain, "%{byte:02X}");
-            }
-        }
-    }
-    if domain.len() > MAX_DOMAIN {
-        use sha2::Digest as _;
-        let digest = hex::encode(sha2::Sha256::digest(domain.as_bytes()));
-        domain.truncate(MAX_DOMAIN - digest.len() - 1);
-        domain.push('%');
-        domain.push_str(&digest);
-    }
-    domain
 }
 
 /// At most the first 40 characters of what somebody wrote.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::crypto::suite::Suite;
 use crate::policy::shape::Target;
 
 fn sample() -> CollectionSpec {
@@ -135,7 +136,7 @@ fn keeps_own_domains_within_their_letters_and_length() {
     .unwrap();
     let one = map.lookup("t", &"c".repeat(150)).unwrap();
     let two = map.lookup("t", &format!("{}d", "c".repeat(150))).unwrap();
-    assert!(one.rules[0].domain.len() <= rules::MAX_DOMAIN);
+    assert!(one.rules[0].domain.len() <= domain::MAX_DOMAIN);
     assert_ne!(one.rules[0].domain, two.rules[0].domain);
     let odd = map.lookup("t", "a/b c").unwrap();
     assert_eq!(&*odd.rules[1].domain, "t.a%2Fb%20c.pr%C3%A9nom");
