@@ -14,9 +14,10 @@ pub mod upstream;
 mod tests;
 
 pub use client::client_config;
+pub use inspect::certificate_file;
 pub use reload::ServerTls;
 pub use server::server_config;
-pub use upstream::Upstream;
+pub use upstream::{Target, Upstream};
 
 use std::sync::Arc;
 
