@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::hint::Failure;
+use crate::kms;
 
 /// The configuration that is written: every key, explained.
 pub(super) const SAMPLE: &str = include_str!("init/fieldveil.toml");
@@ -95,15 +96,18 @@ fn master_key(dir: &Path) -> Result<bool, Failure> {
         say_kept(&path);
         return Ok(false);
     }
-    let mut key = zeroize::Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(&mut *key)
-        .map_err(|_| Failure::failed("the operating system gives no random numbers", "see its log"))?;
-    let text = zeroize::Zeroizing::new(format!("{}\n", hex::encode(*key)));
-    let written = write_new(&path, text.as_bytes(), Secrecy::OwnerOnly)?;
+    make_parent(&path, 0o700).map_err(|error| unwritable(&path, &error))?;
+    kms::generate(&path).map_err(|error| {
+        Failure::failed(
+            error.to_string(),
+            "choose another place with --dir, or get the right to write there",
+        )
+    })?;
+    println!("written:  {}", path.display());
     println!(
         "          BACK THIS FILE UP, apart from the database: without it everything that was encrypted is lost for ever"
     );
-    Ok(written)
+    Ok(true)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,25 +118,7 @@ enum Secrecy {
 
 /// Writes a file that is not there yet; `false` where one is, which is then kept as it is.
 fn write_new(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<bool, Failure> {
-    let failed = |error: &io::Error| {
-        Failure::failed(
-            format!("{} cannot be written: {error}", path.display()),
-            "choose another place with --dir, or get the right to write there",
-        )
-    };
-    if let Some(parent) = path.parent() {
-        // Others need not even see what is in a directory with secrets.
-        let mode = if path.ends_with("data/master.key") {
-            0o700
-        } else {
-            0o755
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(parent)
-            .map_err(|error| failed(&error))?;
-    }
+    make_parent(path, 0o755).map_err(|error| unwritable(path, &error))?;
     let mode = match secrecy {
         Secrecy::Open => 0o644,
         Secrecy::OwnerOnly => 0o600,
@@ -148,15 +134,29 @@ fn write_new(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<bool, Failur
             say_kept(path);
             return Ok(false);
         }
-        Err(error) => return Err(failed(&error)),
+        Err(error) => return Err(unwritable(path, &error)),
     };
     if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
         // Half a file would be kept by the next run. It is ours: it did not exist a moment ago.
         let _ = fs::remove_file(path);
-        return Err(failed(&error));
+        return Err(unwritable(path, &error));
     }
     println!("written:  {}", path.display());
     Ok(true)
+}
+
+fn make_parent(path: &Path, mode: u32) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => DirBuilder::new().recursive(true).mode(mode).create(parent),
+        None => Ok(()),
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(
+        format!("{} cannot be written: {error}", path.display()),
+        "choose another place with --dir, or get the right to write there",
+    )
 }
 
 fn say_kept(path: &Path) {

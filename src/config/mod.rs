@@ -30,6 +30,8 @@ use crate::policy::FieldMap;
 pub struct Config {
     /// The file it came from, as it was named.
     pub file: String,
+    /// SHA-256 of the file's text: the audit says by it which rules were in force (`sha256sum` gives the same).
+    pub fingerprint: [u8; 32],
     /// The MongoDB side.
     pub upstream: ConnectionUri,
     /// Where applications connect; at least one.

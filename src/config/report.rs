@@ -36,21 +36,23 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
+/// Without the file's name: `line 7: what is wrong; what to do`.
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        write!(f, "{}; {}", self.text, self.hint)
+    }
+}
+
 impl Mistake {
-    fn write(&self, file: &str, f: &mut dyn fmt::Write) -> fmt::Result {
+    fn write(&self, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "{file}:{line}: {}", self.text)?,
             None => write!(f, "{file}: {}", self.text)?,
         }
         write!(f, "\n    {}", self.hint)
-    }
-
-    /// `file:line: what is wrong`, and on the next line what to do.
-    pub fn show(&self, file: &str) -> String {
-        let mut out = String::new();
-        // Writing to a String cannot fail.
-        let _ = self.write(file, &mut out);
-        out
     }
 }
 

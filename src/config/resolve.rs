@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
 use self::fields::field_map;
@@ -97,6 +98,7 @@ fn read(
 
     Some(Config {
         file: file.to_owned(),
+        fingerprint: Sha256::digest(text.as_bytes()).into(),
         upstream: upstream?,
         listen,
         tls,

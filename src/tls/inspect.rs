@@ -23,9 +23,9 @@ pub struct Certificate {
     /// The host names and IP addresses that it is good for.
     pub names: Vec<String>,
     /// First moment of its validity.
-    pub not_before: OffsetDateTime,
+    pub not_before: SystemTime,
     /// Last moment of its validity.
-    pub not_after: OffsetDateTime,
+    pub not_after: SystemTime,
 }
 
 /// What two sides agreed on.
@@ -42,24 +42,28 @@ pub struct Handshake {
 impl Certificate {
     /// Whole days until it expires; negative once it has.
     pub fn days_left(&self, now: SystemTime) -> i64 {
-        (self.not_after - OffsetDateTime::from(now))
+        (OffsetDateTime::from(self.not_after) - OffsetDateTime::from(now))
             .whole_seconds()
             .div_euclid(86_400)
     }
 
+    /// The day it expires on, in UTC: `2027-12-23`.
+    pub fn last_day(&self) -> String {
+        OffsetDateTime::from(self.not_after).date().to_string()
+    }
+
     /// Whether it is valid now; the error says what to do.
     pub fn check_validity(&self, now: SystemTime) -> Result<(), Error> {
-        let now = OffsetDateTime::from(now);
         if now > self.not_after {
             return Err(mistake(format!(
                 "the certificate expired on {}: install a new one (a running process takes it up on SIGHUP)",
-                self.not_after.date()
+                self.last_day()
             )));
         }
         if now < self.not_before {
             return Err(mistake(format!(
                 "the certificate is not valid before {}: check this machine's clock",
-                self.not_before
+                OffsetDateTime::from(self.not_before)
             )));
         }
         Ok(())
@@ -84,8 +88,8 @@ pub fn certificate(der: &CertificateDer<'_>) -> Result<Certificate, Error> {
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
         names,
-        not_before: parsed.validity().not_before.to_datetime(),
-        not_after: parsed.validity().not_after.to_datetime(),
+        not_before: parsed.validity().not_before.to_datetime().into(),
+        not_after: parsed.validity().not_after.to_datetime().into(),
     })
 }
 

@@ -14,6 +14,7 @@ pub mod upstream;
 mod tests;
 
 pub use client::client_config;
+pub use inspect::certificate_file;
 pub use reload::ServerTls;
 pub use server::server_config;
 pub use upstream::{Target, Upstream};

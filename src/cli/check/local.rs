@@ -96,7 +96,7 @@ pub(super) fn certificate_line(
     };
     let text = format!(
         "{whose}: certificate for {names}, {days} days left (until {})",
-        certificate.not_after.date()
+        certificate.last_day()
     );
     match certificate.check_validity(now) {
         Err(error) => report.fail(area, format!("{whose}: {error}"), ""),
@@ -198,6 +198,14 @@ fn master_file(path: &Path, report: &mut CheckReport) {
 
 fn audit(path: &Path, report: &mut CheckReport) {
     let shown = path.display();
+    if path == Path::new("-") {
+        report.warn(
+            "audit",
+            "the audit log goes to standard output: a chain for each run, whose end nothing proves",
+            "keep what is written there, or name a file",
+        );
+        return;
+    }
     // Opened for appending, and nothing appended: the one sure way to learn whether it could be.
     match fs::OpenOptions::new().append(true).open(path) {
         Ok(_) => report.ok("audit", format!("{shown} can be written")),

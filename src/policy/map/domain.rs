@@ -72,6 +72,12 @@ pub(super) fn domain_fault(domain: &str) -> Option<Fault> {
     if domain.len() > MAX_DOMAIN {
         return Some((format!("the domain is {} bytes long", domain.len()), way_out));
     }
+    if domain.starts_with("fieldveil.") {
+        return Some((
+            "domains that begin with `fieldveil.` are for fieldveil's own keys".to_owned(),
+            "choose another name".to_owned(),
+        ));
+    }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let well_formed = domain.bytes().all(|b| plain(b) || b == b'-' || b == b'.')
         && domain.bytes().next().is_some_and(plain);

@@ -219,6 +219,7 @@ fn rejects_settings_that_do_not_fit_the_mode() {
     assert_refused(det().with_domain(""), "domain is empty");
     assert_refused(det().with_domain("a/b"), "character");
     assert_refused(det().with_domain("*"), "character");
+    assert_refused(det().with_domain("fieldveil.audit"), "own keys");
     assert_refused(det().with_domain(&"x".repeat(201)), "201 bytes");
     assert_eq!(
         mistakes([CollectionSpec::new("a.b", [rnd().with_each()])]),
