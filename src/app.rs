@@ -98,7 +98,7 @@ pub async fn audit_keys(keys: &KeyService) -> Result<(AuditKey, Pseudonymizer), 
 /// What kept it from starting: whose fault, what, and what to do.
 pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     for warning in &config.warnings {
-        tracing::warn!("{}", warning.show(&config.file));
+        tracing::warn!("{}: {warning}", config.file);
     }
     let mut signals = Signals::install()?;
     let keys = key_service(&config).await?;
@@ -148,7 +148,7 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
         }));
     }
     readiness.set(Latch::Listeners, true);
-    note(&audit, Lifecycle::Started { version: env!("CARGO_PKG_VERSION"), configuration: fingerprint(&config) });
+    note(&audit, Lifecycle::Started { version: env!("CARGO_PKG_VERSION"), configuration: config.fingerprint });
     tokio::spawn(look_after(Arc::clone(&shared), Arc::clone(&keys), Arc::clone(&readiness), config.keys.ttl));
 
     loop {
@@ -219,7 +219,8 @@ fn show_expiry(config: &Config, metrics: &Metrics) {
             if days < 30 {
                 tracing::warn!(days, file = %tls.certificate.display(), "the listener's certificate expires soon; renew it and send SIGHUP");
             }
-            metrics.set_certificate_expiry(Leg::Client, certificate.not_after.unix_timestamp());
+            let seconds = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            metrics.set_certificate_expiry(Leg::Client, i64::try_from(seconds).unwrap_or(i64::MAX));
         }
         Err(why) => tracing::warn!("{why}"),
     }
@@ -307,7 +308,7 @@ async fn apply_reload(
     metrics.set_fields(&field_labels(&config));
     show_expiry(&config, metrics);
     shared.replace(live);
-    Ok(fingerprint(&config))
+    Ok(config.fingerprint)
 }
 
 async fn drain(workers: &Workers, limit: Duration) {
@@ -348,12 +349,6 @@ fn announce(line: &str) {
     tracing::info!("{line}");
     // A closed standard output is no reason not to serve.
     drop(writeln!(std::io::stdout(), "fieldveil: {line}"));
-}
-
-/// Says which rules were in force, without saying any secret: the configuration's `Debug` shows none.
-fn fingerprint(config: &Config) -> [u8; 32] {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(format!("{config:?}")).into()
 }
 
 fn variable(name: &str) -> Result<String, Error> {

@@ -42,7 +42,7 @@ fn one(index: &Doc<'_>, shape: &Shape) -> Result<(), Refusal> {
                 Err(Refusal::new(Reason::Index, format!("index on protected field '{path}': {why}")))
             };
             if expires {
-                return refuse("a TTL index never expires a sealed value, it is no date to the server; keep the expiry date in a field of its own");
+                return refuse("a TTL index (expireAfterSeconds) never expires a sealed value, it is no date to the server; keep the expiry date in a field of its own");
             }
             if let Some(special) = key.text() {
                 if special != "hashed" {

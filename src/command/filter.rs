@@ -252,12 +252,12 @@ fn widen(
 ) -> Result<(), Refusal> {
     let element = named.operator;
     if regex {
-        return Err(refused(rule, "a regular expression"));
+        return Err(refused(rule, "a regular expression (regex)"));
     }
     if element.kind == kind::NULL {
         return Ok(());
     }
-    searchable(rule, element, around)?;
+    searchable(rule, Some(element), element, around)?;
     if !draft.is_expanded(rule) {
         return draft.seal_stored(element, rule);
     }
@@ -281,12 +281,12 @@ fn equality(
     conjunct: bool,
 ) -> Result<(), Refusal> {
     if literal.kind == kind::REGEX {
-        return Err(refused(rule, "a regular expression"));
+        return Err(refused(rule, "a regular expression (regex)"));
     }
     if literal.kind == kind::NULL {
         return Ok(());
     }
-    searchable(rule, literal, around)?;
+    searchable(rule, None, literal, around)?;
     if !draft.is_expanded(rule) {
         return draft.seal_stored(literal, rule);
     }
@@ -341,7 +341,7 @@ fn list(
             ));
         }
         if item.kind != kind::NULL {
-            searchable(rule, &item, around)?;
+            searchable(rule, Some(operator), &item, around)?;
             single_value(&item, rule)?;
         }
         if expanded {
@@ -398,7 +398,7 @@ fn all(
                         return Err(refused(rule, "a regular expression in $all"));
                     }
                     if item.kind != kind::NULL {
-                        searchable(rule, &item, around)?;
+                        searchable(rule, Some(operator), &item, around)?;
                     }
                     draft.seal(&item, rule)?;
                 }
@@ -422,7 +422,7 @@ fn all(
                 ),
             ));
         }
-        searchable(rule, &item, around)?;
+        searchable(rule, Some(operator), &item, around)?;
         draft.put_header(operator.end, kind::ARRAY, b"$in");
         draft.begin();
         draft.item_forms(&item, rule)?;
@@ -516,15 +516,25 @@ fn operators<'a>(element: &Element<'a>) -> Result<Option<Doc<'a>>, Refusal> {
 }
 
 /// Equality can be searched here, and this literal can be equal to what is stored.
-fn searchable(rule: &FieldRule, literal: &Element<'_>, around: &Around<'_>) -> Result<(), Refusal> {
+fn searchable(
+    rule: &FieldRule,
+    operator: Option<&Element<'_>>,
+    literal: &Element<'_>,
+    around: &Around<'_>,
+) -> Result<(), Refusal> {
     if !rule.is_deterministic() {
         return Err(Refusal::new(
             Reason::RandomEquality,
             format!(
-                "field '{}' is sealed with a random algorithm and cannot be searched; only {{$exists}} and comparison with null work on it, or make it deterministic in the field map",
-                rule.path
+                "field '{}' is sealed with a random algorithm and cannot be searched{}; only {{$exists}} and comparison with null work on it, or make it deterministic in the field map",
+                rule.path,
+                match operator {
+                    Some(operator) => format!(" by {}", operator.key_text()),
+                    None => String::new(),
+                }
             ),
-        ));
+        )
+        .about(rule));
     }
     if around.collation && literal.kind == kind::STRING {
         return Err(Refusal::new(
@@ -533,7 +543,8 @@ fn searchable(rule: &FieldRule, literal: &Element<'_>, around: &Around<'_>) -> R
                 "field '{}': a collation has no effect on sealed values, so this search would return other rows; leave the collation out, or use {{locale: \"simple\"}}",
                 rule.path
             ),
-        ));
+        )
+        .about(rule));
     }
     Ok(())
 }

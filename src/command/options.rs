@@ -156,6 +156,7 @@ fn project(
                         let handled = match_operator(draft, &operator, &path, shape, collation)?;
                         draft.close(inner_region, inner.end());
                         if !handled {
+                            draft.note_computed();
                             expression::plan(draft, &field, shape, variables)?;
                         }
                     }
@@ -163,6 +164,7 @@ fn project(
                 }
             }
             _ => {
+                draft.note_computed();
                 expression::plan(draft, &field, shape, variables)?;
             }
         }

@@ -128,7 +128,7 @@ impl Walk {
         depth: usize,
     ) -> Result<(), Refusal> {
         match element.kind {
-            kind::BINARY => self.binary(draft, element),
+            kind::BINARY => self.binary(draft, element, stored),
             kind::DOCUMENT | kind::ARRAY => {
                 if let Some(doc) = element.document().map_err(malformed)? {
                     self.document(draft, &doc, stored, element.kind == kind::ARRAY, depth + 1)?;
@@ -176,9 +176,16 @@ impl Walk {
         Ok(())
     }
 
-    fn binary(&self, draft: &mut Draft<'_>, element: &Element<'_>) -> Result<(), Refusal> {
+    fn binary(&self, draft: &mut Draft<'_>, element: &Element<'_>, stored: Option<&Shape>) -> Result<(), Refusal> {
+        let place = match stored {
+            Some(Shape::Sealed(rule)) if rule.state == FieldState::Enforced => Some(rule),
+            _ => None,
+        };
         let Some((subtype, payload)) = element.binary() else { return Ok(()) };
         if subtype != 0x80 && subtype != 6 || !self.opens {
+            if let Some(rule) = place {
+                draft.note_plaintext(rule);
+            }
             return Ok(());
         }
         // In a namespace that is not ours, CSFLE ciphertext belongs to the driver that wrote it.
@@ -187,7 +194,7 @@ impl Walk {
         }
         match envelope::header(subtype, payload) {
             Header::Envelope { key, .. } => {
-                draft.unseal(element, &key);
+                draft.unseal(element, &key, place);
                 Ok(())
             }
             Header::NotEnvelope => Ok(()),

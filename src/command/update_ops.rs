@@ -390,9 +390,10 @@ fn rename(operator: &Element<'_>, field: &Element<'_>, root: &Shape, from: &Targ
     Err(Refusal::new(
         Reason::UpdateOperator,
         format!(
-            "{} on '{}' moves a value into or out of a protected path, where it could not be opened or would stand unsealed; read the document, change it and write it back",
+            "{} of '{}' to '{}' moves a value into or out of a protected path, where it could not be opened or would stand unsealed; read the document, change it and write it back",
             operator.key_text(),
-            field.key_text()
+            field.key_text(),
+            field.text().unwrap_or_default(),
         ),
     ))
 }
@@ -416,6 +417,7 @@ fn refused(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Ref
             rule.path
         ),
     )
+    .about(rule)
 }
 
 fn refused_above(operator: &Element<'_>, field: &Element<'_>) -> Refusal {
@@ -439,6 +441,7 @@ fn whole_array(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) ->
             rule.path
         ),
     )
+    .about(rule)
 }
 
 fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
@@ -451,6 +454,7 @@ fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refus
             rule.path
         ),
     )
+    .about(rule)
 }
 
 fn pipeline_touches(stage: &str, path: &str) -> Refusal {
@@ -468,4 +472,5 @@ fn upsert_in_two_forms(rule: &FieldRule) -> Refusal {
             rule.path
         ),
     )
+    .about(rule)
 }

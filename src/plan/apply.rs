@@ -34,6 +34,13 @@ pub enum ApplyError {
         /// The domain of that key, where it is known.
         domain: Option<Arc<str>>,
     },
+    /// A ciphertext of another field stands in this one.
+    Moved {
+        /// The path that it stands in.
+        path: Arc<str>,
+        /// The domain that it was sealed in.
+        domain: Arc<str>,
+    },
     /// The ring does not hold a key that the plan asked for.
     MissingKey,
     /// A key refused to seal: its budget of random nonces is spent.
@@ -155,7 +162,9 @@ impl<'a> Run<'a> {
                 let dek = self.write_key(*rule)?;
                 self.seal(dek, *rule, value)
             }
-            Op::Unseal { from, value_at, to } => self.unseal(*from as usize, *value_at as usize, *to as usize),
+            Op::Unseal { from, value_at, to, rule } => {
+                self.unseal(*from as usize, *value_at as usize, *to as usize, *rule)
+            }
         }
     }
 
@@ -255,7 +264,7 @@ impl<'a> Run<'a> {
     }
 
     #[inline]
-    fn unseal(&mut self, from: usize, value_at: usize, to: usize) -> Result<(), ApplyError> {
+    fn unseal(&mut self, from: usize, value_at: usize, to: usize, place: Option<u16>) -> Result<(), ApplyError> {
         self.copy_to(from)?;
         let kind_at = self.out.len();
         self.copy_to(value_at)?;
@@ -266,6 +275,13 @@ impl<'a> Run<'a> {
             return Err(ApplyError::Broken { key: None, domain: None });
         };
         let dek = self.ring.by_id(&key).ok_or(ApplyError::MissingKey)?;
+        if let Some(place) = place {
+            let rule = self.rule(place)?;
+            // A key without a domain is a CSFLE driver's own; anything else was moved here from another field.
+            if !dek.domain().is_empty() && *dek.domain() != *rule.domain {
+                return Err(ApplyError::Moved { path: Arc::clone(&rule.path), domain: dek.domain().into() });
+            }
+        }
         let plain_at = self.out.len();
         let kind = dek
             .open(subtype, payload, self.out)

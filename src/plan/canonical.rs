@@ -142,6 +142,7 @@ fn mistyped(found: u8, rule: &FieldRule, declared: DeclaredType) -> Refusal {
             declared.name(),
         ),
     )
+    .about(rule)
 }
 
 /// Offsets of a message fit: it has at most 48 000 000 bytes.

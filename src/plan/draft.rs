@@ -226,16 +226,24 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// Opens the envelope in a binary element; its key is asked for where the ring does not have it.
-    pub fn unseal(&mut self, element: &Element<'_>, key: &KeyId) {
-        if !self.keys.has(key) && !self.plan.missing_keys.contains(key) {
-            self.plan.missing_keys.push(*key);
+    /// Opens the envelope in a binary element; its key is asked for where the ring does not have it. `place` is the
+    /// rule of the path that it stands in, where that is known.
+    pub fn unseal(&mut self, element: &Element<'_>, key: &KeyId, place: Option<&Arc<FieldRule>>) {
+        if !self.keys.has(key) && !self.plan.missing_keys.iter().any(|(id, _)| id == key) {
+            self.plan.missing_keys.push((*key, element.key_text().into()));
         }
+        let rule = place.map(|rule| self.place(rule));
         self.plan.ops.push(Op::Unseal {
             from: offset(element.start),
             value_at: offset(element.value_at),
             to: offset(element.end),
+            rule,
         });
+    }
+
+    /// Notes that a projection computes fields.
+    pub fn note_computed(&mut self) {
+        self.plan.summary.computed = true;
     }
 
     /// Counts plaintext met where an enforced rule allows none.
@@ -261,6 +269,16 @@ impl<'a> Draft<'a> {
         let index = self.rule_index(rule);
         self.plan.summary.rules[usize::from(index)].1 += 1;
         index
+    }
+
+    /// A rule's index, without asking for its keys: opening takes the key that the envelope names.
+    fn place(&mut self, rule: &Arc<FieldRule>) -> u16 {
+        let rules = &mut self.plan.summary.rules;
+        let index = rules.iter().position(|(r, _)| Arc::ptr_eq(r, rule)).unwrap_or_else(|| {
+            rules.push((Arc::clone(rule), 0));
+            rules.len() - 1
+        });
+        u16::try_from(index).unwrap_or(u16::MAX)
     }
 
     fn rule_index(&mut self, rule: &Arc<FieldRule>) -> u16 {

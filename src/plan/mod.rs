@@ -27,7 +27,8 @@ pub struct Plan {
     /// Domains whose keys the ring did not have while planning: resolve them and plan again.
     pub missing_domains: Vec<Arc<str>>,
     /// Data keys the ring did not have while planning: resolve them and plan again.
-    pub missing_keys: Vec<KeyId>,
+    /// Each with the key of an element that needs it, for messages.
+    pub missing_keys: Vec<(KeyId, Box<str>)>,
 }
 
 impl Plan {
@@ -51,6 +52,8 @@ pub struct Summary {
     pub subjects: Vec<Value>,
     /// Documents carried by the message (inserted, or in a reply's batch).
     pub documents: u32,
+    /// A projection computes fields, so that a reply's paths need not be those of the stored documents.
+    pub computed: bool,
     /// Plaintext met in fields that should hold none, by path.
     pub plaintext: Vec<(Arc<FieldRule>, u32)>,
 }

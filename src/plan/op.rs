@@ -70,6 +70,9 @@ pub enum Op {
         value_at: u32,
         /// Offset just past the element.
         to: u32,
+        /// The rule of the path that it stands in, where that is known: its domain must be the key's. Index in the
+        /// plan's summary.
+        rule: Option<u16>,
     },
 }
 

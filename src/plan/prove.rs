@@ -45,6 +45,8 @@ fn walk(doc: &Doc<'_>, shape: &Shape, place: Place, depth: usize) -> Result<(), 
         if NOT_VALUES.contains(&element.key) {
             continue;
         }
+        // What `$pull` takes out is named by a filter.
+        let place = if matches!(element.key, b"$pull" | b"$pullAll") { Place::Filter } else { place };
         match descend(shape, element.key) {
             Inside::Plain => {}
             Inside::At(shape) => value(&element, shape, place, depth)?,

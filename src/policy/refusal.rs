@@ -157,6 +157,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// The whole message, without the `fieldveil: ` prefix.
     pub text: String,
+    /// The protected field that it is about, for the audit.
+    pub field: Option<std::sync::Arc<str>>,
     /// MongoDB's own error code where the server itself would have answered so (SEMANTICS B6); otherwise the reason's.
     pub code: Option<i32>,
 }
@@ -167,8 +169,15 @@ impl Refusal {
         Self {
             reason,
             text: text.into(),
+            field: None,
             code: None,
         }
+    }
+
+    /// Says which protected field it is about.
+    pub fn about(mut self, rule: &super::FieldRule) -> Self {
+        self.field = Some(std::sync::Arc::clone(&rule.path));
+        self
     }
 
     /// The server's own error code for this malformed request.

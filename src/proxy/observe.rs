@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus::IntCounter;
 
 use super::shared::Shared;
+use crate::event::{Event, LifecycleEvent};
 use crate::metrics::{Direction, FieldTable, Leg, Metrics};
 use crate::session::{Done, Session};
 
@@ -50,17 +51,25 @@ impl Observer {
         if !session.has_done() {
             return;
         }
+        for what in session.take_notices() {
+            self.record(LifecycleEvent { time_ms: self.shared.unix_ms(), what });
+        }
         for done in session.take_done() {
             self.metrics().command(done.command, done.outcome, Duration::from_micros(done.duration_us));
             self.metrics().added(Duration::from_micros(done.spent_us));
             self.count_fields(&done);
-            if let (Some(event), Some(audit)) = (done.event, self.shared.audit()) {
-                // A full queue makes the sink unhealthy for the next protected command; the loss itself is counted
-                // by the sink and told in the log.
-                if let Err(why) = audit.record(*event) {
-                    tracing::error!(reason = %why, "an audit event could not be recorded");
-                }
+            if let Some(event) = done.event {
+                self.record(*event);
             }
+        }
+    }
+
+    /// A full queue makes the sink unhealthy for the next protected command; the loss itself is counted by the sink and
+    /// told in its log.
+    fn record(&self, event: impl Into<Event>) {
+        let recorded = self.shared.audit().map(|audit| audit.record(event));
+        if let Some(Err(why)) = recorded {
+            tracing::error!(reason = %why, "an audit event could not be recorded");
         }
     }
 

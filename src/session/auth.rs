@@ -13,6 +13,8 @@ use crate::policy::{Reason, Refusal};
 pub(super) struct Candidate {
     /// `user@db`.
     pub(super) principal: Arc<str>,
+    /// The SASL mechanism.
+    pub(super) mechanism: &'static str,
 }
 
 /// Reads a `saslStart` (or the `speculativeAuthenticate` of a hello). `None` where the mechanism does not name the
@@ -33,7 +35,8 @@ pub(super) fn claimed(start: &Doc<'_>, db: &str) -> Result<Option<Candidate>, Re
             _ => {}
         }
     }
-    let user = match mechanism {
+    let known = ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"].into_iter().find(|known| mechanism == Some(known));
+    let user = match known.or(mechanism) {
         Some("MONGODB-X509") => return Err(refuse_x509()),
         Some("SCRAM-SHA-1" | "SCRAM-SHA-256") => scram_user(payload),
         // authzid NUL authcid NUL password: only the name is looked at.
@@ -42,7 +45,7 @@ pub(super) fn claimed(start: &Doc<'_>, db: &str) -> Result<Option<Candidate>, Re
     };
     Ok(user.map(|user| {
         let (user, _) = bounded_name(&user);
-        Candidate { principal: format!("{user}@{source}").into() }
+        Candidate { principal: format!("{user}@{source}").into(), mechanism: known.unwrap_or("other") }
     }))
 }
 

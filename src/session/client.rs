@@ -119,7 +119,7 @@ impl Session {
             Err(refusal) => return self.refuse(&request, &refusal, cx, to_client).map(|()| Step::Done),
         };
         if plan.needs_keys() {
-            return Ok(Step::NeedKeys(Wanted { domains: plan.missing_domains, ids: plan.missing_keys }));
+            return Ok(Step::NeedKeys(Wanted::new(plan)));
         }
         if touches && !cx.audit_ready {
             let refusal = Refusal::new(
@@ -209,6 +209,7 @@ impl Session {
         pending.policy = policy;
         pending.event = event;
         pending.sealed = plan.summary.rules;
+        pending.computed = plan.summary.computed;
         if message.flags().more_to_come() {
             // Nobody will say how it went: it counts as done once it is on its way.
             let done = self.finish(pending, Outcome::Ok, cx);
@@ -348,6 +349,7 @@ impl Session {
         let outcome = if request.silent { Outcome::Dropped { reason } } else { Outcome::Refused { reason } };
         let mut event = self.event(request, &Plan::default(), cx);
         event.outcome = outcome;
+        event.fields.extend(refusal.field.clone());
         self.done.push(Done {
             command: request.command,
             outcome,
@@ -478,7 +480,7 @@ fn decide(
             if namespace::names_protected(view, cx.map)? {
                 return Err(Refusal::new(
                     Reason::Command,
-                    format!("command '{name}' is not supported on a protected collection; run it on a direct connection if it is meant"),
+                    format!("command '{name}' is not supported on a protected collection ({}); run it on a direct connection if it is meant", protected_paths(named)),
                 ));
             }
             Ok((Plan::default(), false))
@@ -491,12 +493,26 @@ fn decide(
             if cx.map.protects_db(view.db) || namespace::names_protected(view, cx.map)? {
                 return Err(Refusal::new(
                     Reason::Command,
-                    "this command is not known and its database holds protected collections; run it on a direct connection if it is meant",
+                    format!(
+                        "command '{}' is not known and its database holds protected collections; run it on a direct connection if it is meant",
+                        shown_name(view.name)
+                    ),
                 ));
             }
             Ok((Plan::default(), false))
         }
     }
+}
+
+/// A command's name as it may be shown: the client's own word, so only if it looks like a name.
+fn shown_name(name: &str) -> &str {
+    let is_name = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
+    if is_name { name } else { "?" }
+}
+
+fn protected_paths(named: &Named) -> String {
+    let paths = named.policy.iter().flat_map(|policy| policy.rules.iter().map(|rule| &*rule.path)).collect::<Vec<_>>();
+    if paths.is_empty() { "named in an argument".to_owned() } else { paths.join(", ") }
 }
 
 /// Collections of the server's own that show other clients' commands or raw changes.
@@ -523,6 +539,10 @@ pub(super) fn apply_refusal(why: &ApplyError) -> Refusal {
                 domain.as_deref().unwrap_or("unknown"),
                 key.map_or_else(|| "unknown".to_owned(), |key| key.to_string()),
             ),
+        ),
+        ApplyError::Moved { path, domain } => Refusal::new(
+            Reason::Tampered,
+            format!("field '{path}' holds a ciphertext of domain '{domain}': it was moved there from another field; restore the document from a backup"),
         ),
         ApplyError::MissingKey => Refusal::new(Reason::Key, "a data key is not available; try again, or ask the operator to check the key vault"),
         ApplyError::Exhausted { path } => Refusal::new(

@@ -13,10 +13,10 @@ mod upstream;
 use std::sync::Arc;
 
 use crate::crypto::pseudonym::Pseudonymizer;
-use crate::event::{CommandEvent, Outcome};
+use crate::event::{CommandEvent, Lifecycle, Outcome};
 use crate::keys::KeyRing;
 use crate::name::KeyId;
-use crate::plan::Catalogue;
+use crate::plan::{Catalogue, Plan};
 use crate::policy::{CollectionPolicy, FieldMap, FieldRule};
 use crate::topology::{Address, HostMap};
 
@@ -59,6 +59,15 @@ pub struct Wanted {
     pub domains: Vec<Arc<str>>,
     /// Data keys that envelopes name.
     pub ids: Vec<KeyId>,
+    /// The elements that they stand in, for messages.
+    pub elements: Vec<Box<str>>,
+}
+
+impl Wanted {
+    fn new(plan: Plan) -> Self {
+        let (ids, elements) = plan.missing_keys.into_iter().unzip();
+        Self { domains: plan.missing_domains, ids, elements }
+    }
 }
 
 /// The connection ends: why, as a label for logs and metrics. Whatever stands in the output buffers is still sent.
@@ -100,6 +109,8 @@ pub struct Session {
     greeted: bool,
     /// Commands that have come to an end since the pump last looked.
     done: Vec<Done>,
+    /// Authentications that have come to an end since then.
+    notices: Vec<Lifecycle>,
 }
 
 impl Session {
@@ -114,6 +125,7 @@ impl Session {
             pending: pending::Queue::default(),
             greeted: false,
             done: Vec::new(),
+            notices: Vec::new(),
         }
     }
 
@@ -140,12 +152,17 @@ impl Session {
 
     /// Whether commands have come to an end since the last look.
     pub fn has_done(&self) -> bool {
-        !self.done.is_empty()
+        !self.done.is_empty() || !self.notices.is_empty()
     }
 
     /// Takes the commands that have come to an end.
     pub fn take_done(&mut self) -> Vec<Done> {
         std::mem::take(&mut self.done)
+    }
+
+    /// Takes the authentications that have come to an end.
+    pub fn take_notices(&mut self) -> Vec<Lifecycle> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Charges time spent in the proxy to the youngest request, or to the command that has just come to an end.

@@ -21,6 +21,8 @@ pub(super) struct Pending {
     pub(super) policy: Option<Arc<CollectionPolicy>>,
     pub(super) event: Option<Box<CommandEvent>>,
     pub(super) sealed: Vec<(Arc<FieldRule>, u32)>,
+    /// A projection computes fields: what stands in a path need not be what is stored there.
+    pub(super) computed: bool,
     pub(super) started_us: u64,
     pub(super) spent_us: u64,
 }
@@ -49,6 +51,7 @@ impl Pending {
             policy: None,
             event: None,
             sealed: Vec::new(),
+            computed: false,
             started_us,
             spent_us: 0,
         }

@@ -9,7 +9,7 @@ use super::{Closing, Context, Done, Session, Step, Wanted, refuse};
 use crate::bson::Doc;
 use crate::command::reply::{self, Facts, Reading};
 use crate::command::table::Reply;
-use crate::event::{CommandEvent, Outcome};
+use crate::event::{CommandEvent, Lifecycle, Outcome};
 use crate::limits;
 use crate::plan::apply::{Applied, Subjects, apply};
 use crate::plan::{Draft, Plan};
@@ -99,6 +99,7 @@ impl Session {
         let policy = front.policy.clone();
         let entry = front.entry;
         let shows_stored = entry.is_some_and(|e| matches!(e.name, "find" | "findAndModify" | "findandmodify"));
+        let shows_stored = shows_stored && !front.computed;
         let reading = Reading {
             reply: entry.map_or(Reply::Documents, |e| e.reply),
             stored: policy.as_ref().filter(|_| shows_stored).map(|p| &p.shape),
@@ -112,7 +113,7 @@ impl Session {
         };
         let mut plan = draft.finish();
         if plan.needs_keys() {
-            return Ok(Step::NeedKeys(Wanted { domains: plan.missing_domains, ids: plan.missing_keys }));
+            return Ok(Step::NeedKeys(Wanted::new(plan)));
         }
         let base = to_client.len();
         let applied = match open(message, &plan, policy.as_deref(), reading.reply, cx, to_client) {
@@ -197,16 +198,24 @@ impl Session {
 
     /// A step of an authentication went well: the principal counts once the server says `done`.
     fn authenticated(&mut self, facts: Facts, candidate: Option<Candidate>) {
-        if !facts.ok {
-            self.candidate = None;
-            return;
-        }
         if candidate.is_some() {
             self.candidate = candidate;
+        }
+        let peer = || self.peer.clone().unwrap_or_else(|| "unknown".into());
+        if !facts.ok {
+            let claimed = self.candidate.take().map(|candidate| candidate.principal);
+            self.notices.push(Lifecycle::AuthenticationFailed { connection: self.connection, claimed, peer: peer() });
+            return;
         }
         if facts.done
             && let Some(candidate) = self.candidate.take()
         {
+            self.notices.push(Lifecycle::Authenticated {
+                connection: self.connection,
+                principal: Arc::clone(&candidate.principal),
+                mechanism: candidate.mechanism,
+                peer: peer(),
+            });
             self.principal = Some(candidate.principal);
         }
     }

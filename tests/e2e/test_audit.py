@@ -77,7 +77,7 @@ def closed(session_dir, mongod, markers, request):
     """A proxy that has worked and stopped, so that its log can be meddled with."""
     db = "t_audit_chain"
     proxy = Proxy(session_dir / f"chain-{abs(hash(request.node.name))}", mongod, [Collection(f"{db}.patients", harness.PATIENTS, "nhs_number")],
-                  vault="encryption.t_audit_chain").start()
+                  vault=f"encryption.chain_{abs(hash(request.node.name))}").start()
     try:
         with proxy.client() as client:
             for n in range(5):

@@ -111,7 +111,7 @@ def another(request, session_dir, mongod):
     made = []
 
     def make(name: str, **options) -> Proxy:
-        made.append(Proxy(session_dir / f"tls-{name}", mongod, [], vault="encryption.t_tls_other", **options))
+        made.append(Proxy(session_dir / f"tls-{name}", mongod, [], vault=f"encryption.tls_{abs(hash(name))}", **options))
         return made[-1]
     yield make
     for p in made:
