@@ -1,6 +1,7 @@
 //! Array operators: they look at an array without looking into its elements, or bind each element to a variable.
 
 use super::shapes::element_of;
+use super::variables::Bound;
 use super::{Analyser, Arguments, Yield, children, misformed, not_plain, operands};
 use crate::bson::{Element, kind};
 use crate::policy::{Refusal, Shape};
@@ -106,11 +107,7 @@ impl<'a> Analyser<'_, '_, 'a> {
         Ok(yielded.into_shape())
     }
 
-    fn element_variables(
-        name: &str,
-        named: &Arguments<'a>,
-        array: &Shape,
-    ) -> Result<Vec<(Box<[u8]>, Shape)>, Refusal> {
+    fn element_variables(name: &str, named: &Arguments<'a>, array: &Shape) -> Result<Bound, Refusal> {
         let variable = match named.get("as") {
             Some(_) => named.string(name, "as")?,
             None => b"this",

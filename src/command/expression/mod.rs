@@ -3,6 +3,7 @@
 //! is refused. Knows shapes and operators, not stages: the same code plans `$expr`, projections and every stage.
 //! Source: SEMANTICS B0.9, B1.5.
 
+mod arguments;
 mod arrays;
 mod control;
 pub(crate) mod edits;
@@ -10,73 +11,26 @@ mod equality;
 mod objects;
 pub mod operators;
 pub mod shapes;
+mod variables;
+mod yields;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use crate::bson::{Doc, Element, kind};
+use crate::bson::{Element, kind};
 use crate::command::document;
 use crate::limits;
 use crate::plan::Draft;
-use crate::plan::draft::malformed;
 use crate::policy::{DeclaredType, Mode, Reason, Refusal, Shape, Target, Tree};
 
+pub(crate) use arguments::{Arguments, children, misformed, not_plain, string};
+use arguments::{is_operator, operands};
 pub(crate) use edits::{Change, Edit};
 use operators::Kind;
 use shapes::{bounded, normal, protected_path};
-
-/// Most variables that one `let` binds, and most that nest.
-const MAX_VARIABLES: usize = 1000;
-
-/// Variables in scope (`let`, `$$this`, …) and what they hold, and the collation that comparisons are made under.
-#[derive(Clone, Debug, Default)]
-pub struct Variables {
-    names: Arc<HashMap<Box<[u8]>, Shape>>,
-    collation: bool,
-}
-
-impl Variables {
-    /// Variables under a command whose collation is other than `simple`: equality on sealed strings is then refused.
-    pub fn with_collation(collation: bool) -> Self {
-        Self {
-            names: Arc::default(),
-            collation,
-        }
-    }
-
-    /// Binds a variable; an earlier one of the same name is hidden.
-    ///
-    /// # Errors
-    /// A [`Refusal`] past 1000 variables, and for names of system variables.
-    pub fn bind(&mut self, name: &[u8], shape: Shape) -> Result<(), Refusal> {
-        refuse_system_name(name)?;
-        if self.names.len() >= MAX_VARIABLES {
-            return Err(Refusal::new(
-                Reason::Limit,
-                "more than 1000 variables are in scope; bind fewer",
-            ));
-        }
-        Arc::make_mut(&mut self.names).insert(name.into(), shape);
-        Ok(())
-    }
-
-    /// What a variable holds; `None` where it is not bound.
-    pub fn get(&self, name: &[u8]) -> Option<&Shape> {
-        self.names.get(name)
-    }
-
-    /// Whether the command's collation is other than `simple`.
-    pub fn collation(&self) -> bool {
-        self.collation
-    }
-
-    fn all_plain(&self) -> bool {
-        self.names.values().all(Shape::is_plain)
-    }
-}
+pub use variables::Variables;
+use variables::{Bound, MAX_VARIABLES, refuse_system_name};
+use yields::{LiteralElement, Yield};
 
 /// Plans one expression over documents of this shape; returns what it yields. An element with the key `$expr` is a
 /// condition: only its truth counts.
@@ -101,60 +55,6 @@ pub fn plan(
     Ok(yielded)
 }
 
-/// What an expression yields.
-#[derive(Clone, Debug)]
-pub(crate) enum Yield<'a> {
-    /// One of these constants, all of which would have to be sealed where a sealed value is expected; none at all
-    /// stands for null or a missing value, which are never sealed.
-    Literal(Vec<LiteralElement<'a>>),
-    /// Something from the document.
-    Of(Shape),
-}
-
-/// A constant in the command.
-#[derive(Clone, Copy)]
-pub(crate) struct LiteralElement<'a>(pub(crate) Element<'a>);
-
-impl std::fmt::Debug for LiteralElement<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Never the value.
-        write!(f, "literal at byte {}", self.0.start)
-    }
-}
-
-impl<'a> Yield<'a> {
-    pub(crate) const PLAIN: Self = Self::Of(Shape::Plain);
-
-    fn one(element: &Element<'a>) -> Self {
-        Self::Literal(vec![LiteralElement(*element)])
-    }
-
-    /// The shape, once nobody can ask for its literals to be sealed any more.
-    pub(crate) fn into_shape(self) -> Shape {
-        match self {
-            Self::Literal(_) => Shape::Plain,
-            Self::Of(shape) => shape,
-        }
-    }
-
-    /// Always null or missing.
-    fn is_null(&self) -> bool {
-        matches!(self, Self::Literal(list) if list.is_empty())
-    }
-
-    /// Nothing but the constant that `element` itself is.
-    fn is_just(&self, element: &Element<'_>) -> bool {
-        match self {
-            Self::Literal(list) => match list.as_slice() {
-                [] => element.kind == kind::NULL,
-                [one] => one.0.start == element.start,
-                _ => false,
-            },
-            Self::Of(_) => false,
-        }
-    }
-}
-
 /// Works out what expressions yield over documents of one shape, and collects the edits they need.
 pub(crate) struct Analyser<'x, 'd, 'a> {
     draft: &'x mut Draft<'d>,
@@ -164,7 +64,7 @@ pub(crate) struct Analyser<'x, 'd, 'a> {
     current: Shape,
     variables: &'x Variables,
     /// Bound by `$let`, `$map` and their like; the last one wins.
-    locals: Vec<(Box<[u8]>, Shape)>,
+    locals: Bound,
 }
 
 impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
@@ -535,7 +435,7 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
 
     fn scoped<T>(
         &mut self,
-        bound: Vec<(Box<[u8]>, Shape)>,
+        bound: Bound,
         inner: impl FnOnce(&mut Self) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let before = self.locals.len();
@@ -551,127 +451,4 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
         self.locals.truncate(before);
         result
     }
-}
-
-/// The server lets a user bind `CURRENT`, which changes what every path means.
-fn refuse_system_name(name: &[u8]) -> Result<(), Refusal> {
-    if name.first().is_some_and(u8::is_ascii_uppercase) {
-        return Err(Refusal::new(
-            Reason::Expression,
-            "binding CURRENT or another system variable is not supported where protected fields are in play; bind a name of your own",
-        ));
-    }
-    Ok(())
-}
-
-/// Refuses an operand that is not plain.
-pub(crate) fn not_plain(name: &str, shape: &Shape) -> Refusal {
-    match (shape, protected_path(shape)) {
-        (Shape::Sealed(_), Some(path)) => Refusal::new(
-            Reason::Expression,
-            format!(
-                "{name} cannot work on field '{path}', which is sealed; only equality with constants and null, and passing it on, work there: compute in the application, after reading the field"
-            ),
-        ),
-        (_, Some(path)) => Refusal::new(
-            Reason::Expression,
-            format!(
-                "{name} cannot work on a value that holds protected field '{path}'; name the unprotected fields inside it instead"
-            ),
-        ),
-        (_, None) => Refusal::new(
-            Reason::UnknownShape,
-            format!(
-                "{name}: it cannot be told here whether its operand holds protected values; use it before the stage or branch that mixes protected and unprotected values"
-            ),
-        ),
-    }
-}
-
-/// An operator or stage that is not written as the server wants it; it could be read in more than one way.
-pub(crate) fn misformed(name: &str) -> Refusal {
-    Refusal::new(
-        Reason::Malformed,
-        format!("{name} is not written as the server's manual says"),
-    )
-}
-
-/// Named arguments of an operator or stage: a document with these keys and no other, each once.
-pub(crate) struct Arguments<'a>(Vec<Element<'a>>);
-
-impl<'a> Arguments<'a> {
-    pub(crate) fn read(name: &str, element: &Element<'a>, allowed: &[&str]) -> Result<Self, Refusal> {
-        if element.kind != kind::DOCUMENT {
-            return Err(misformed(name));
-        }
-        let mut fields: Vec<Element<'a>> = Vec::new();
-        for field in children(element)? {
-            if !allowed.iter().any(|known| known.as_bytes() == field.key) {
-                return Err(Refusal::new(
-                    Reason::Option,
-                    format!(
-                        "{name}: argument '{}' is not supported where protected fields are in play; leave it out",
-                        field.key_text()
-                    ),
-                ));
-            }
-            if fields.iter().any(|earlier| earlier.key == field.key) {
-                return Err(misformed(name));
-            }
-            fields.push(field);
-        }
-        Ok(Self(fields))
-    }
-
-    pub(crate) fn get(&self, key: &str) -> Option<&Element<'a>> {
-        self.0.iter().find(|field| field.key == key.as_bytes())
-    }
-
-    pub(crate) fn need(&self, name: &str, key: &str) -> Result<&Element<'a>, Refusal> {
-        self.get(key).ok_or_else(|| misformed(name))
-    }
-
-    /// A field name or path without `$`.
-    pub(crate) fn string(&self, name: &str, key: &str) -> Result<&'a [u8], Refusal> {
-        let element = self.need(name, key)?;
-        if element.kind == kind::STRING {
-            Ok(string(element))
-        } else {
-            Err(misformed(name))
-        }
-    }
-}
-
-/// The fields of a document or the items of an array; empty for anything else.
-pub(crate) fn children<'a>(element: &Element<'a>) -> Result<Vec<Element<'a>>, Refusal> {
-    match element.document().map_err(malformed)? {
-        Some(doc) => items(&doc),
-        None => Ok(Vec::new()),
-    }
-}
-
-pub(crate) fn items<'a>(doc: &Doc<'a>) -> Result<Vec<Element<'a>>, Refusal> {
-    doc.elements().collect::<Result<Vec<_>, _>>().map_err(malformed)
-}
-
-/// The bytes of a string element, whether or not they are UTF-8: the server does not ask either.
-pub(crate) fn string<'a>(element: &Element<'a>) -> &'a [u8] {
-    if element.kind != kind::STRING {
-        return &[];
-    }
-    let value = element.value();
-    value.get(4..value.len().saturating_sub(1)).unwrap_or_default()
-}
-
-/// An operator's operands: the items of an array, or the one that stands alone.
-fn operands<'a>(element: &Element<'a>) -> Result<Vec<Element<'a>>, Refusal> {
-    if element.kind == kind::ARRAY {
-        children(element)
-    } else {
-        Ok(vec![*element])
-    }
-}
-
-fn is_operator(field: &Element<'_>) -> bool {
-    field.key.first() == Some(&b'$')
 }
