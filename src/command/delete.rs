@@ -16,10 +16,10 @@ const STATEMENT: &[&[u8]] = &[b"limit", b"collation", b"hint"];
 /// A [`Refusal`] naming the field and the operator.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let Some(shape) = scope.shape() else { return Ok(()) };
-    let variables = variables(&view.body)?;
     view.each_field(draft, |draft, field| match field.key() {
         b"deletes" => field.each_document(draft, |draft, statement| {
             let collation = has_collation(&statement)?;
+            let variables = variables(&view.body, collation)?;
             let region = draft.open_doc(&statement);
             for element in statement.elements() {
                 let element = element.map_err(malformed)?;

@@ -83,7 +83,7 @@ fn clauses(
                 draft.close(inner_region, list.end());
             }
             b"$expr" => {
-                let none = expression::Variables::default();
+                let none = expression::Variables::with_collation(around.collation);
                 let variables = around.variables.unwrap_or(&none);
                 expression::plan(draft, &element, shape, variables)?;
             }

@@ -32,7 +32,7 @@ const OWN: &[&str] = &[
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let Some(shape) = scope.shape() else { return Ok(()) };
     let collation = has_collation(&view.body)?;
-    let variables = variables(&view.body)?;
+    let variables = variables(&view.body, collation)?;
     view.each_field(draft, |draft, field| {
         let Some(element) = field.element() else { return pass(draft, view, field, OWN) };
         match field.key() {

@@ -14,8 +14,8 @@ const OWN: &[&str] = &["remove", "new", "upsert", "bypassDocumentValidation", "c
 /// A [`Refusal`] naming the field and the operator.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let (Some(tree), Some(shape)) = (scope.tree(), scope.shape()) else { return Ok(()) };
-    let variables = variables(&view.body)?;
     let collation = has_collation(&view.body)?;
+    let variables = variables(&view.body, collation)?;
     let names = Names { filter: b"query", update: b"update" };
     let parts = Parts::read(draft, &view.body, &names, &tree, &variables)?;
     view.each_field(draft, |draft, field| {

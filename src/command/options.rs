@@ -80,13 +80,13 @@ pub fn has_collation(doc: &Doc<'_>) -> Result<bool, Refusal> {
 ///
 /// # Errors
 /// A [`Refusal`] for malformed bytes.
-pub fn variables(doc: &Doc<'_>) -> Result<Variables, Refusal> {
-    let mut variables = Variables::default();
+pub fn variables(doc: &Doc<'_>, collation: bool) -> Result<Variables, Refusal> {
+    let mut variables = Variables::with_collation(collation);
     if let Some(element) = doc.get(b"let").map_err(malformed)?
         && let Some(names) = element.document().map_err(malformed)?
     {
         for name in names.elements() {
-            variables.bind(name.map_err(malformed)?.key, Shape::Plain);
+            variables.bind(name.map_err(malformed)?.key, Shape::Plain)?;
         }
     }
     Ok(variables)

@@ -70,7 +70,7 @@ const fn session(name: &'static str, note: &'static str) -> Entry {
 
 /// Every command that is known, by name.
 pub const COMMANDS: &[Entry] = &[
-    rewrite("aggregate", super::aggregate::plan, Reply::Documents, "each stage and expression tracked; see the stage table"),
+    rewrite("aggregate", aggregate, Reply::Documents, "each stage and expression tracked; see the stage table"),
     rewrite("count", super::count::plan, Reply::Status, "literals in the query are sealed"),
     rewrite("create", super::namespace::create, Reply::Status, "plain collections only: no validator, view, collation or time series on a protected name"),
     rewrite("createIndexes", super::create_indexes::plan, Reply::Status, "indexes that work on ciphertext; the rest is refused by type"),
@@ -184,6 +184,10 @@ pub const COMMANDS: &[Entry] = &[
     forward("shutdown", "no field value"),
     forward("killOp", "no field value"),
 ];
+
+fn aggregate<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
+    super::aggregate::plan(view, draft, scope.map).map(drop)
+}
 
 /// The entry of a command.
 pub fn find(name: &str) -> Option<&'static Entry> {

@@ -20,11 +20,11 @@ const OWN: &[&str] = &["ordered", "bypassDocumentValidation", "bypassEmptyTsRepl
 /// A [`Refusal`] naming the field and the operator.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let Some(tree) = scope.tree() else { return Ok(()) };
-    let variables = variables(&view.body)?;
     view.each_field(draft, |draft, field| match field.key() {
         b"updates" => field.each_document(draft, |draft, statement| {
             draft.count_documents(1);
             let names = Names { filter: b"q", update: b"u" };
+            let variables = variables(&view.body, has_collation(&statement)?)?;
             let region = draft.open_doc(&statement);
             let parts = Parts::read(draft, &statement, &names, &tree, &variables)?;
             for element in statement.elements() {
