@@ -43,7 +43,9 @@ pub type Reader = Box<dyn Fn() -> Result<Config, Error> + Send + Sync>;
 /// # Errors
 /// What is wrong with the master key or the vault.
 pub async fn key_service(config: &Config) -> Result<Arc<KeyService>, Error> {
-    let vault = MongoStore::connect(config.keys.uri.expose(), &config.keys.vault).await.map_err(vault_fault)?;
+    let vault = MongoStore::connect(config.keys.uri.expose(), &config.keys.vault)
+        .await
+        .map_err(vault_fault)?;
     if let Master::File(path) = &config.keys.master
         && !path.exists()
     {
@@ -52,7 +54,9 @@ pub async fn key_service(config: &Config) -> Result<Arc<KeyService>, Error> {
     let provider: Arc<dyn KeyProvider> = match &config.keys.master {
         Master::File(path) => Arc::new(kms::FileKey::open(path).map_err(operator)?),
         Master::Env(name) => Arc::new(kms::EnvKey::new(name, &variable(name)?).map_err(operator)?),
-        Master::CsfleLocal(config::LocalKey::Path(path)) => Arc::new(kms::CsfleLocal::open(path).map_err(operator)?),
+        Master::CsfleLocal(config::LocalKey::Path(path)) => {
+            Arc::new(kms::CsfleLocal::open(path).map_err(operator)?)
+        }
         Master::CsfleLocal(config::LocalKey::Variable(name)) => Arc::new(local_key(name)?),
     };
     let keys = Arc::new(KeyService::new(Arc::new(vault), provider, config.keys.grace));
@@ -66,11 +70,15 @@ async fn first_master_key(path: &std::path::Path, vault: &MongoStore) -> Result<
     if !is_new {
         return Err(Error::new(
             Fault::Operator,
-            format!("the master key file {shown} ([keys] master) does not exist, but the key vault holds keys that it wraps; restore the file from its backup"),
+            format!(
+                "the master key file {shown} ([keys] master) does not exist, but the key vault holds keys that it wraps; restore the file from its backup"
+            ),
         ));
     }
     kms::generate(path).map_err(operator)?;
-    tracing::warn!("NEW MASTER KEY written to {shown}. BACK IT UP NOW, away from the database and its backups: without it nothing sealed can ever be read again");
+    tracing::warn!(
+        "NEW MASTER KEY written to {shown}. BACK IT UP NOW, away from the database and its backups: without it nothing sealed can ever be read again"
+    );
     Ok(())
 }
 
@@ -85,11 +93,22 @@ fn vault_fault(why: crate::keys::StoreError) -> Error {
 pub async fn audit_keys(keys: &KeyService) -> Result<(AuditKey, Pseudonymizer), Error> {
     keys.resolve(&[AUDIT_DOMAIN.into()], &[]).await?;
     let ring = keys.ring();
-    let domain = ring.domain(AUDIT_DOMAIN).ok_or_else(|| Error::new(Fault::KeyProvider, "the audit's data key is missing"))?;
+    let domain = ring
+        .domain(AUDIT_DOMAIN)
+        .ok_or_else(|| Error::new(Fault::KeyProvider, "the audit's data key is missing"))?;
     // The first version is the one that all earlier lines were written under.
-    let dek = domain.read.iter().min_by_key(|dek| dek.version()).unwrap_or(&domain.write);
-    let derive = |purpose: &str| Dek::subkey(dek, purpose).map_err(|why| Error::new(Fault::KeyProvider, why.to_string()));
-    Ok((AuditKey::new(derive("audit-chain")?.expose()), Pseudonymizer::new(&derive("audit-pseudonym")?)))
+    let dek = domain
+        .read
+        .iter()
+        .min_by_key(|dek| dek.version())
+        .unwrap_or(&domain.write);
+    let derive = |purpose: &str| {
+        Dek::subkey(dek, purpose).map_err(|why| Error::new(Fault::KeyProvider, why.to_string()))
+    };
+    Ok((
+        AuditKey::new(derive("audit-chain")?.expose()),
+        Pseudonymizer::new(&derive("audit-pseudonym")?),
+    ))
 }
 
 /// Runs the proxy until it is told to stop.
@@ -132,14 +151,23 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
         let listening = bind(listen.address, advertise, listen.member.clone(), listen.plaintext)
             .await
             .map_err(|why| {
-                Error::new(Fault::Operator, format!("{why}; is another process on that port? Change [[listen]] address or stop it"))
+                Error::new(
+                    Fault::Operator,
+                    format!("{why}; is another process on that port? Change [[listen]] address or stop it"),
+                )
             })?;
         let bound = listening.local_addr().map_err(internal)?;
-        announce(&format!("listening on {bound} ({})", if listen.plaintext { "plaintext" } else { "TLS" }));
+        announce(&format!(
+            "listening on {bound} ({})",
+            if listen.plaintext { "plaintext" } else { "TLS" }
+        ));
         accepting.spawn(listening.accept(Arc::clone(&shared), Arc::clone(&workers), Arc::clone(&permits)));
     }
     if let Some(admin) = admin {
-        announce(&format!("admin on http://{}", admin.local_addr().map_err(internal)?));
+        announce(&format!(
+            "admin on http://{}",
+            admin.local_addr().map_err(internal)?
+        ));
         let mut until = stopping.clone();
         // The admin listener goes last: a probe must see the drain.
         tokio::spawn(admin.serve(async move {
@@ -148,8 +176,19 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
         }));
     }
     readiness.set(Latch::Listeners, true);
-    note(&audit, Lifecycle::Started { version: env!("CARGO_PKG_VERSION"), configuration: config.fingerprint });
-    tokio::spawn(look_after(Arc::clone(&shared), Arc::clone(&keys), Arc::clone(&readiness), config.keys.ttl));
+    note(
+        &audit,
+        Lifecycle::Started {
+            version: env!("CARGO_PKG_VERSION"),
+            configuration: config.fingerprint,
+        },
+    );
+    tokio::spawn(look_after(
+        Arc::clone(&shared),
+        Arc::clone(&keys),
+        Arc::clone(&readiness),
+        config.keys.ttl,
+    ));
 
     loop {
         match signals.next().await {
@@ -182,7 +221,10 @@ async fn live(config: &Config, tls: Option<&ServerTls>) -> Result<Live, Error> {
         .iter()
         .map(|listen| {
             let member = listen.member.as_deref().map(address).transpose()?;
-            Ok(Listener { advertise: address(&listen.advertise)?, member })
+            Ok(Listener {
+                advertise: address(&listen.advertise)?,
+                member,
+            })
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let hosts = HostMap::new(listeners).map_err(|why| Error::new(Fault::Operator, why.to_string()))?;
@@ -191,7 +233,11 @@ async fn live(config: &Config, tls: Option<&ServerTls>) -> Result<Live, Error> {
         hosts,
         tls_in: tls.map(ServerTls::current),
         upstream,
-        times: Times { handshake: config.limits.handshake, connect: config.limits.connect, idle: config.limits.idle },
+        times: Times {
+            handshake: config.limits.handshake,
+            connect: config.limits.connect,
+            idle: config.limits.idle,
+        },
     })
 }
 
@@ -199,15 +245,23 @@ fn metrics(config: &Config) -> Result<Metrics, Error> {
     let commands: Vec<&'static str> = table::COMMANDS.iter().map(|entry| entry.name).collect();
     let refusals: Vec<&'static str> = Reason::ALL.iter().map(|reason| reason.label()).collect();
     // Built once, kept for the life of the process.
-    let labels =
-        Labels { commands: commands.leak(), refusals: refusals.leak(), failures: FAILURES, providers: PROVIDERS };
+    let labels = Labels {
+        commands: commands.leak(),
+        refusals: refusals.leak(),
+        failures: FAILURES,
+        providers: PROVIDERS,
+    };
     let metrics = Metrics::new(&labels, &field_labels(config)).map_err(internal)?;
     show_expiry(config, &metrics);
     Ok(metrics)
 }
 
 fn field_labels(config: &Config) -> Vec<(String, String)> {
-    config.fields.rules().map(|(namespace, rule)| (namespace.to_owned(), rule.path.to_string())).collect()
+    config
+        .fields
+        .rules()
+        .map(|(namespace, rule)| (namespace.to_owned(), rule.path.to_string()))
+        .collect()
 }
 
 fn show_expiry(config: &Config, metrics: &Metrics) {
@@ -219,7 +273,11 @@ fn show_expiry(config: &Config, metrics: &Metrics) {
             if days < 30 {
                 tracing::warn!(days, file = %tls.certificate.display(), "the listener's certificate expires soon; renew it and send SIGHUP");
             }
-            let seconds = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let seconds = certificate
+                .not_after
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs();
             metrics.set_certificate_expiry(Leg::Client, i64::try_from(seconds).unwrap_or(i64::MAX));
         }
         Err(why) => tracing::warn!("{why}"),
@@ -244,14 +302,21 @@ async fn admin(
     audit_optional: bool,
 ) -> Result<AdminServer, Error> {
     let (audit, keys) = (audit.clone(), Arc::clone(keys));
-    let admin = Admin::new(Arc::clone(metrics), Arc::clone(readiness), move |metrics, readiness| {
-        let status = audit.status();
-        metrics.set_audit(status.healthy, status.head.seq, status.events, status.turned_away);
-        metrics.set_keys_loaded(keys.ring().keys().count());
-        readiness.set(Latch::Audit, status.healthy || audit_optional);
-    });
+    let admin = Admin::new(
+        Arc::clone(metrics),
+        Arc::clone(readiness),
+        move |metrics, readiness| {
+            let status = audit.status();
+            metrics.set_audit(status.healthy, status.head.seq, status.events, status.turned_away);
+            metrics.set_keys_loaded(keys.ring().keys().count());
+            readiness.set(Latch::Audit, status.healthy || audit_optional);
+        },
+    );
     AdminServer::bind(address, admin).await.map_err(|why| {
-        Error::new(Fault::Operator, format!("cannot listen on {address} ([admin] address): {why}"))
+        Error::new(
+            Fault::Operator,
+            format!("cannot listen on {address} ([admin] address): {why}"),
+        )
     })
 }
 
@@ -272,13 +337,21 @@ async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<R
     }
 }
 
-async fn reload(reader: &Reader, tls: Option<&ServerTls>, shared: &Shared, audit: &AuditSink, metrics: &Metrics) {
+async fn reload(
+    reader: &Reader,
+    tls: Option<&ServerTls>,
+    shared: &Shared,
+    audit: &AuditSink,
+    metrics: &Metrics,
+) {
     let outcome = apply_reload(reader, tls, shared, metrics).await;
     metrics.config_reload(outcome.is_ok());
     match outcome {
         Ok(configuration) => {
             note(audit, Lifecycle::ConfigReloaded { configuration });
-            tracing::info!("configuration, field map and certificates reloaded; listeners, keys, audit path and worker count take a restart");
+            tracing::info!(
+                "configuration, field map and certificates reloaded; listeners, keys, audit path and worker count take a restart"
+            );
         }
         Err(why) => {
             note(audit, Lifecycle::ConfigRejected { reason: "invalid" });
@@ -302,7 +375,12 @@ async fn apply_reload(
     match (tls, &config.tls) {
         (Some(tls), Some(files)) => tls.reload(files)?,
         (None, None) => {}
-        _ => return Err(Error::new(Fault::Operator, "[tls] cannot be added or taken away without a restart")),
+        _ => {
+            return Err(Error::new(
+                Fault::Operator,
+                "[tls] cannot be added or taken away without a restart",
+            ));
+        }
     }
     let live = live(&config, tls).await?;
     metrics.set_fields(&field_labels(&config));
@@ -322,7 +400,9 @@ async fn drain(workers: &Workers, limit: Duration) {
     }
 }
 
-async fn patiently<T, F: Future<Output = Result<T, Error>>>(mut attempt: impl FnMut() -> F) -> Result<T, Error> {
+async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Error> {
     let deadline = tokio::time::Instant::now() + START_PATIENCE;
     loop {
         match attempt().await {
@@ -353,7 +433,10 @@ fn announce(line: &str) {
 
 fn variable(name: &str) -> Result<String, Error> {
     std::env::var(name).map_err(|_| {
-        Error::new(Fault::Operator, format!("the environment variable {name} ([keys] master) is not set; set it to the master key"))
+        Error::new(
+            Fault::Operator,
+            format!("the environment variable {name} ([keys] master) is not set; set it to the master key"),
+        )
     })
 }
 
@@ -362,9 +445,18 @@ fn local_key(name: &str) -> Result<kms::CsfleLocal, Error> {
     let text = variable(name)?;
     let mut bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
-        .map_err(|_| Error::new(Fault::Operator, format!("the environment variable {name} is not base64")))?;
-    let key = crate::secret::Secret::take(&mut bytes)
-        .ok_or_else(|| Error::new(Fault::Operator, format!("the environment variable {name} does not hold 96 bytes in base64")))?;
+        .map_err(|_| {
+            Error::new(
+                Fault::Operator,
+                format!("the environment variable {name} is not base64"),
+            )
+        })?;
+    let key = crate::secret::Secret::take(&mut bytes).ok_or_else(|| {
+        Error::new(
+            Fault::Operator,
+            format!("the environment variable {name} does not hold 96 bytes in base64"),
+        )
+    })?;
     kms::CsfleLocal::new(&key).map_err(operator)
 }
 

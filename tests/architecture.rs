@@ -32,7 +32,16 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
 ];
 
 /// Below layer 5 nothing may name these.
-const BANNED: &[&str] = &["tokio", "std::fs", "std::env", "std::net::Tcp", "SystemTime", "Instant", "prometheus", "tracing"];
+const BANNED: &[&str] = &[
+    "tokio",
+    "std::fs",
+    "std::env",
+    "std::net::Tcp",
+    "SystemTime",
+    "Instant",
+    "prometheus",
+    "tracing",
+];
 
 /// Files past the bound, each with its reason.
 const LARGE: &[(&str, &str)] = &[];
@@ -48,11 +57,20 @@ fn arrows_point_down() {
                 continue;
             }
             if !SIDEWAYS.iter().any(|(from, to, _)| *from == room && *to == used) {
-                wrong.insert(format!("{} uses {used} (layer {:?} from {:?})", path.display(), layer(&used), layer(&room)));
+                wrong.insert(format!(
+                    "{} uses {used} (layer {:?} from {:?})",
+                    path.display(),
+                    layer(&used),
+                    layer(&room)
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that do not point down:\n{}", list(&wrong));
+    assert!(
+        wrong.is_empty(),
+        "arrows that do not point down:\n{}",
+        list(&wrong)
+    );
 }
 
 #[test]
@@ -88,7 +106,11 @@ fn files_stay_small() {
             wrong.insert(format!("{} has {lines} lines of code", path.display()));
         }
     }
-    assert!(wrong.is_empty(), "past {BOUND} lines of code, ask whether it is two files:\n{}", list(&wrong));
+    assert!(
+        wrong.is_empty(),
+        "past {BOUND} lines of code, ask whether it is two files:\n{}",
+        list(&wrong)
+    );
 }
 
 #[test]
@@ -96,7 +118,9 @@ fn every_file_is_reachable_and_says_what_it_owns() {
     let all: BTreeMap<PathBuf, String> = sources().collect();
     let mut wrong = BTreeSet::new();
     for (path, text) in &all {
-        let is_test = path.components().any(|c| c.as_os_str().to_string_lossy().starts_with("tests"));
+        let is_test = path
+            .components()
+            .any(|c| c.as_os_str().to_string_lossy().starts_with("tests"));
         if !text.starts_with("//!") && !is_test {
             wrong.insert(format!("{} does not begin with what it owns", path.display()));
         }
@@ -107,11 +131,28 @@ fn every_file_is_reachable_and_says_what_it_owns() {
         let parent = path.parent().unwrap();
         let (declared_as, owners) = if name == "mod" {
             let dir = parent.file_name().and_then(|s| s.to_str()).unwrap();
-            (dir, vec![parent.parent().unwrap().join("mod.rs"), parent.parent().unwrap().join("lib.rs"), parent.parent().unwrap().with_extension("rs")])
+            (
+                dir,
+                vec![
+                    parent.parent().unwrap().join("mod.rs"),
+                    parent.parent().unwrap().join("lib.rs"),
+                    parent.parent().unwrap().with_extension("rs"),
+                ],
+            )
         } else {
-            (name, vec![parent.join("mod.rs"), parent.join("lib.rs"), parent.with_extension("rs")])
+            (
+                name,
+                vec![
+                    parent.join("mod.rs"),
+                    parent.join("lib.rs"),
+                    parent.with_extension("rs"),
+                ],
+            )
         };
-        let declared = owners.iter().filter_map(|owner| all.get(owner)).any(|text| text.contains(&format!("mod {declared_as};")));
+        let declared = owners
+            .iter()
+            .filter_map(|owner| all.get(owner))
+            .any(|text| text.contains(&format!("mod {declared_as};")));
         if !declared {
             wrong.insert(format!("{} is declared nowhere", path.display()));
         }
@@ -159,7 +200,10 @@ fn used_rooms(text: &str) -> BTreeSet<String> {
             }
             let rest = &line[at + "crate::".len()..];
             let names = rest.strip_prefix('{').map_or(rest, |inner| inner);
-            let name: String = names.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String = names
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
             if layer(&name).is_some() {
                 rooms.insert(name);
             }
@@ -169,14 +213,19 @@ fn used_rooms(text: &str) -> BTreeSet<String> {
 }
 
 fn room_of(path: &Path) -> Option<String> {
-    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).ok()?;
+    let inside = path
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .ok()?;
     let first = inside.components().next()?.as_os_str().to_str()?;
     let room = first.trim_end_matches(".rs");
     (!matches!(room, "lib" | "main")).then(|| room.to_owned())
 }
 
 fn layer(room: &str) -> Option<u8> {
-    LAYERS.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(layer, _)| *layer)
+    LAYERS
+        .iter()
+        .find(|(_, rooms)| rooms.contains(&room))
+        .map(|(layer, _)| *layer)
 }
 
 fn list(lines: &BTreeSet<String>) -> String {

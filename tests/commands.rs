@@ -20,7 +20,12 @@ fn the_filter(outcome: Outcome) -> Document {
 
 fn the_update(outcome: Outcome) -> Document {
     let sent = outcome.sent();
-    sent.get_array("updates").unwrap()[0].as_document().unwrap().get_document("u").unwrap().clone()
+    sent.get_array("updates").unwrap()[0]
+        .as_document()
+        .unwrap()
+        .get_document("u")
+        .unwrap()
+        .clone()
 }
 
 /// A refusal names the field and the operator, and holds no value.
@@ -42,18 +47,46 @@ fn seals_literals_of_every_equality_operator() {
     assert_eq!(f.get_str("name").unwrap(), "plain");
     for operator in ["$eq", "$ne"] {
         let f = the_filter(filter(&mut h, doc! { "nhs": { operator: "SECRET" } }));
-        assert!(is_sealed(f.get_document("nhs").unwrap().get(operator)), "{operator}");
+        assert!(
+            is_sealed(f.get_document("nhs").unwrap().get(operator)),
+            "{operator}"
+        );
     }
     for operator in ["$in", "$nin", "$all"] {
-        let f = the_filter(filter(&mut h, doc! { "nhs": { operator: ["SECRET", "SECRET2"] } }));
-        let items = f.get_document("nhs").unwrap().get_array(operator).unwrap().clone();
-        assert!(items.len() == 2 && items.iter().all(|i| is_sealed(Some(i))), "{operator}");
+        let f = the_filter(filter(
+            &mut h,
+            doc! { "nhs": { operator: ["SECRET", "SECRET2"] } },
+        ));
+        let items = f
+            .get_document("nhs")
+            .unwrap()
+            .get_array(operator)
+            .unwrap()
+            .clone();
+        assert!(
+            items.len() == 2 && items.iter().all(|i| is_sealed(Some(i))),
+            "{operator}"
+        );
     }
-    let f = the_filter(filter(&mut h, doc! { "$and": [{ "$or": [{ "nhs": "SECRET" }, { "x": 1 }] }] }));
-    let or = f.get_array("$and").unwrap()[0].as_document().unwrap().get_array("$or").unwrap().clone();
+    let f = the_filter(filter(
+        &mut h,
+        doc! { "$and": [{ "$or": [{ "nhs": "SECRET" }, { "x": 1 }] }] },
+    ));
+    let or = f.get_array("$and").unwrap()[0]
+        .as_document()
+        .unwrap()
+        .get_array("$or")
+        .unwrap()
+        .clone();
     assert!(is_sealed(or[0].as_document().unwrap().get("nhs")));
     let f = the_filter(filter(&mut h, doc! { "nhs": { "$not": { "$eq": "SECRET" } } }));
-    assert!(is_sealed(f.get_document("nhs").unwrap().get_document("$not").unwrap().get("$eq")));
+    assert!(is_sealed(
+        f.get_document("nhs")
+            .unwrap()
+            .get_document("$not")
+            .unwrap()
+            .get("$eq")
+    ));
 }
 
 #[test]
@@ -75,10 +108,21 @@ fn keeps_null_and_exists_as_they_are() {
 fn reaches_through_arrays_by_path_and_by_elem_match() {
     let mut h = Harness::new(1);
     for path in ["contacts.phone", "contacts.0.phone"] {
-        assert!(is_sealed(the_filter(filter(&mut h, doc! { path: "SECRET" })).get(path)), "{path}");
+        assert!(
+            is_sealed(the_filter(filter(&mut h, doc! { path: "SECRET" })).get(path)),
+            "{path}"
+        );
     }
-    let f = the_filter(filter(&mut h, doc! { "contacts": { "$elemMatch": { "phone": "SECRET", "kind": "home" } } }));
-    let inner = f.get_document("contacts").unwrap().get_document("$elemMatch").unwrap().clone();
+    let f = the_filter(filter(
+        &mut h,
+        doc! { "contacts": { "$elemMatch": { "phone": "SECRET", "kind": "home" } } },
+    ));
+    let inner = f
+        .get_document("contacts")
+        .unwrap()
+        .get_document("$elemMatch")
+        .unwrap()
+        .clone();
     assert!(is_sealed(inner.get("phone")));
     assert_eq!(inner.get_str("kind").unwrap(), "home");
 }
@@ -88,14 +132,26 @@ fn coerces_equal_numbers_to_one_form_and_refuses_the_rest() {
     let mut h = Harness::new(1);
     let forms = [Bson::Int32(5), Bson::Int64(5), Bson::Double(5.0)];
     for field in ["age", "count"] {
-        let sealed: Vec<_> =
-            forms.iter().map(|v| the_filter(filter(&mut h, doc! { field: v.clone() })).get(field).cloned()).collect();
-        assert!(sealed.iter().all(|s| is_sealed(s.as_ref()) && *s == sealed[0]), "{field}");
+        let sealed: Vec<_> = forms
+            .iter()
+            .map(|v| {
+                the_filter(filter(&mut h, doc! { field: v.clone() }))
+                    .get(field)
+                    .cloned()
+            })
+            .collect();
+        assert!(
+            sealed.iter().all(|s| is_sealed(s.as_ref()) && *s == sealed[0]),
+            "{field}"
+        );
         refuses(filter(&mut h, doc! { field: 5.5 }), &[field, "double"]);
         refuses(filter(&mut h, doc! { field: "SECRET" }), &[field, "string"]);
     }
     refuses(filter(&mut h, doc! { "age": i64::MAX }), &["age", "long"]);
-    refuses(filter(&mut h, doc! { "nhs": 9_434_765_919_i64 }), &["nhs", "string", "long"]);
+    refuses(
+        filter(&mut h, doc! { "nhs": 9_434_765_919_i64 }),
+        &["nhs", "string", "long"],
+    );
 }
 
 #[test]
@@ -111,11 +167,24 @@ fn looks_for_every_form_that_may_be_stored() {
     assert_eq!(f.get_document("nhs").unwrap().get_array("$in").unwrap().len(), 5);
     // The driver cannot build a document with two `$in`, so only the text of the reply shows both.
     let all = rotating.command(doc! { "find": "p", "filter": { "nhs": { "$all": ["a"] } } });
-    assert_eq!(the_filter(all).get_document("nhs").unwrap().get_array("$in").unwrap().len(), 2);
+    assert_eq!(
+        the_filter(all)
+            .get_document("nhs")
+            .unwrap()
+            .get_array("$in")
+            .unwrap()
+            .len(),
+        2
+    );
 
     let mut migrating = Harness::new(1);
     let f = the_filter(filter(&mut migrating, doc! { "moving": "x" }));
-    let forms = f.get_document("moving").unwrap().get_array("$in").unwrap().clone();
+    let forms = f
+        .get_document("moving")
+        .unwrap()
+        .get_array("$in")
+        .unwrap()
+        .clone();
     assert!(forms.len() == 2 && forms[0] == Bson::from("x") && is_sealed(forms.get(1)));
 }
 
@@ -139,33 +208,67 @@ fn refuses_operators_that_cannot_work_on_ciphertext() {
         ("$geoWithin", doc! { "x": 1 }.into()),
         ("$geoIntersects", doc! { "x": 1 }.into()),
     ] {
-        refuses(filter(&mut h, doc! { "nhs": { operator: operand } }), &["nhs", operator]);
+        refuses(
+            filter(&mut h, doc! { "nhs": { operator: operand } }),
+            &["nhs", operator],
+        );
     }
-    let regex = Bson::RegularExpression(bson::Regex { pattern: "SECRET".try_into().unwrap(), options: "".try_into().unwrap() });
-    refuses(filter(&mut h, doc! { "nhs": regex.clone() }), &["nhs", "regular expression"]);
-    refuses(filter(&mut h, doc! { "nhs": { "$in": [regex] } }), &["nhs", "regular expression"]);
+    let regex = Bson::RegularExpression(bson::Regex {
+        pattern: "SECRET".try_into().unwrap(),
+        options: "".try_into().unwrap(),
+    });
+    refuses(
+        filter(&mut h, doc! { "nhs": regex.clone() }),
+        &["nhs", "regular expression"],
+    );
+    refuses(
+        filter(&mut h, doc! { "nhs": { "$in": [regex] } }),
+        &["nhs", "regular expression"],
+    );
     refuses(filter(&mut h, doc! { "notes": "SECRET" }), &["notes", "random"]);
-    refuses(filter(&mut h, doc! { "notes.inner": "SECRET" }), &["notes.inner", "sealed as one value"]);
-    refuses(filter(&mut h, doc! { "contacts": { "phone": "SECRET" } }), &["contacts", "as a whole"]);
-    refuses(filter(&mut h, doc! { "contacts": { "$in": [{ "phone": "SECRET" }] } }), &["contacts"]);
+    refuses(
+        filter(&mut h, doc! { "notes.inner": "SECRET" }),
+        &["notes.inner", "sealed as one value"],
+    );
+    refuses(
+        filter(&mut h, doc! { "contacts": { "phone": "SECRET" } }),
+        &["contacts", "as a whole"],
+    );
+    refuses(
+        filter(&mut h, doc! { "contacts": { "$in": [{ "phone": "SECRET" }] } }),
+        &["contacts"],
+    );
     for operator in ["$where", "$text", "$jsonSchema"] {
         refuses(filter(&mut h, doc! { operator: "SECRET" }), &[operator]);
     }
-    refuses(h.command(doc! { "find": "p", "filter": {}, "sort": { "nhs": 1 } }), &["sort", "nhs"]);
-    refuses(h.command(doc! { "find": "p", "filter": {}, "min": { "nhs": "SECRET" } }), &["min", "nhs"]);
+    refuses(
+        h.command(doc! { "find": "p", "filter": {}, "sort": { "nhs": 1 } }),
+        &["sort", "nhs"],
+    );
+    refuses(
+        h.command(doc! { "find": "p", "filter": {}, "min": { "nhs": "SECRET" } }),
+        &["min", "nhs"],
+    );
     refuses(
         h.command(doc! { "find": "p", "filter": { "nhs": "SECRET" }, "collation": { "locale": "en" } }),
         &["nhs", "collation"],
     );
-    refuses(h.command(doc! { "find": "p", "filter": {}, "unheardOf": "SECRET" }), &["unheardOf"]);
+    refuses(
+        h.command(doc! { "find": "p", "filter": {}, "unheardOf": "SECRET" }),
+        &["unheardOf"],
+    );
 }
 
 #[test]
 fn drops_comments_on_protected_collections() {
     let mut h = Harness::new(1);
-    let sent = h.command(doc! { "find": "p", "filter": { "a": 1, "$comment": "SECRET" }, "comment": "SECRET" }).sent();
+    let sent = h
+        .command(doc! { "find": "p", "filter": { "a": 1, "$comment": "SECRET" }, "comment": "SECRET" })
+        .sent();
     assert!(!sent.to_string().contains("SECRET"));
-    let sent = h.command(doc! { "find": "other", "filter": {}, "comment": "kept" }).sent();
+    let sent = h
+        .command(doc! { "find": "other", "filter": {}, "comment": "kept" })
+        .sent();
     assert_eq!(sent.get_str("comment").unwrap(), "kept");
 }
 
@@ -176,20 +279,56 @@ fn seals_what_updates_store() {
         let u = doc! { operator: { "nhs": "SECRET", "contacts.$.phone": "SECRET", "address": { "line1": "SECRET", "town": "Leeds" }, "x": 1 } };
         let u = the_update(update(&mut h, doc! { "_id": 1 }, u, false));
         let set = u.get_document(operator).unwrap();
-        assert!(is_sealed(set.get("nhs")) && is_sealed(set.get("contacts.$.phone")), "{operator}");
+        assert!(
+            is_sealed(set.get("nhs")) && is_sealed(set.get("contacts.$.phone")),
+            "{operator}"
+        );
         assert!(is_sealed(set.get_document("address").unwrap().get("line1")));
-        assert_eq!(set.get_document("address").unwrap().get_str("town").unwrap(), "Leeds");
+        assert_eq!(
+            set.get_document("address").unwrap().get_str("town").unwrap(),
+            "Leeds"
+        );
     }
-    let u = the_update(update(&mut h, doc! {}, doc! { "nhs": "SECRET", "contacts": [{ "phone": "SECRET" }] }, false));
+    let u = the_update(update(
+        &mut h,
+        doc! {},
+        doc! { "nhs": "SECRET", "contacts": [{ "phone": "SECRET" }] },
+        false,
+    ));
     assert!(is_sealed(u.get("nhs")));
-    assert!(is_sealed(u.get_array("contacts").unwrap()[0].as_document().unwrap().get("phone")));
-    let u = the_update(update(&mut h, doc! {}, doc! { "$push": { "contacts": { "$each": [{ "phone": "SECRET" }], "$slice": -5, "$sort": { "kind": 1 } } } }, false));
+    assert!(is_sealed(
+        u.get_array("contacts").unwrap()[0]
+            .as_document()
+            .unwrap()
+            .get("phone")
+    ));
+    let u = the_update(update(
+        &mut h,
+        doc! {},
+        doc! { "$push": { "contacts": { "$each": [{ "phone": "SECRET" }], "$slice": -5, "$sort": { "kind": 1 } } } },
+        false,
+    ));
     assert!(!u.to_string().contains("SECRET"));
-    let u = the_update(update(&mut h, doc! {}, doc! { "$addToSet": { "nhs": { "$each": ["SECRET"] } } }, false));
+    let u = the_update(update(
+        &mut h,
+        doc! {},
+        doc! { "$addToSet": { "nhs": { "$each": ["SECRET"] } } },
+        false,
+    ));
     assert!(!u.to_string().contains("SECRET"));
-    let u = the_update(update(&mut h, doc! {}, doc! { "$pull": { "contacts": { "phone": "SECRET" }, "nhs": { "$in": ["SECRET"] } } }, false));
+    let u = the_update(update(
+        &mut h,
+        doc! {},
+        doc! { "$pull": { "contacts": { "phone": "SECRET" }, "nhs": { "$in": ["SECRET"] } } },
+        false,
+    ));
     assert!(!u.to_string().contains("SECRET"));
-    let u = the_update(update(&mut h, doc! {}, doc! { "$pullAll": { "nhs": ["SECRET"] }, "$unset": { "notes": "" }, "$pop": { "nhs": 1 } }, false));
+    let u = the_update(update(
+        &mut h,
+        doc! {},
+        doc! { "$pullAll": { "nhs": ["SECRET"] }, "$unset": { "notes": "" }, "$pop": { "nhs": 1 } },
+        false,
+    ));
     assert!(!u.to_string().contains("SECRET"));
 }
 
@@ -199,10 +338,18 @@ fn plans_array_filters_like_filters() {
     let command = |filter: Document| {
         doc! { "update": "p", "updates": [{ "q": {}, "u": { "$set": { "contacts.$[c].phone": "SECRET" } }, "arrayFilters": [filter] }] }
     };
-    let sent = h.command(command(doc! { "c.phone": "SECRET", "c.kind": "home" })).sent();
+    let sent = h
+        .command(command(doc! { "c.phone": "SECRET", "c.kind": "home" }))
+        .sent();
     assert!(!sent.to_string().contains("SECRET"));
-    refuses(h.command(command(doc! { "c.phone": { "$gt": "SECRET" } })), &["phone", "$gt"]);
-    refuses(h.command(command(doc! { "other.phone": "SECRET" })), &["other.phone"]);
+    refuses(
+        h.command(command(doc! { "c.phone": { "$gt": "SECRET" } })),
+        &["phone", "$gt"],
+    );
+    refuses(
+        h.command(command(doc! { "other.phone": "SECRET" })),
+        &["other.phone"],
+    );
 }
 
 #[test]
@@ -216,17 +363,59 @@ fn refuses_updates_that_cannot_work_on_ciphertext() {
         ("$bit", doc! { "and": 1 }.into()),
         ("$currentDate", true.into()),
     ] {
-        refuses(update(&mut h, doc! {}, doc! { operator: { "age": operand } }, false), &["age", operator]);
+        refuses(
+            update(&mut h, doc! {}, doc! { operator: { "age": operand } }, false),
+            &["age", operator],
+        );
     }
-    refuses(update(&mut h, doc! {}, doc! { "$rename": { "nhs": "other" } }, false), &["nhs", "$rename"]);
-    refuses(update(&mut h, doc! {}, doc! { "$rename": { "other": "nhs" } }, false), &["other", "$rename"]);
-    refuses(update(&mut h, doc! {}, doc! { "$set": { "notes.x": "SECRET" } }, false), &["notes"]);
-    refuses(update(&mut h, doc! {}, doc! { "$push": { "notes": "SECRET" } }, false), &["notes", "$push", "each = true"]);
-    refuses(update(&mut h, doc! {}, doc! { "$addToSet": { "tags": "SECRET" } }, false), &["tags", "$addToSet"]);
-    refuses(update(&mut h, doc! {}, doc! { "$push": { "contacts": { "$each": [], "$sort": { "phone": 1 } } } }, false), &["contacts", "$sort"]);
+    refuses(
+        update(&mut h, doc! {}, doc! { "$rename": { "nhs": "other" } }, false),
+        &["nhs", "$rename"],
+    );
+    refuses(
+        update(&mut h, doc! {}, doc! { "$rename": { "other": "nhs" } }, false),
+        &["other", "$rename"],
+    );
+    refuses(
+        update(&mut h, doc! {}, doc! { "$set": { "notes.x": "SECRET" } }, false),
+        &["notes"],
+    );
+    refuses(
+        update(&mut h, doc! {}, doc! { "$push": { "notes": "SECRET" } }, false),
+        &["notes", "$push", "each = true"],
+    );
+    refuses(
+        update(&mut h, doc! {}, doc! { "$addToSet": { "tags": "SECRET" } }, false),
+        &["tags", "$addToSet"],
+    );
+    refuses(
+        update(
+            &mut h,
+            doc! {},
+            doc! { "$push": { "contacts": { "$each": [], "$sort": { "phone": 1 } } } },
+            false,
+        ),
+        &["contacts", "$sort"],
+    );
     let pipeline = |stage: Document| Bson::Array(vec![stage.into()]);
-    refuses(update(&mut h, doc! {}, pipeline(doc! { "$set": { "nhs": "SECRET" } }), false), &["nhs", "pipeline"]);
-    refuses(update(&mut h, doc! {}, pipeline(doc! { "$replaceWith": { "x": 1 } }), false), &["$replaceWith"]);
+    refuses(
+        update(
+            &mut h,
+            doc! {},
+            pipeline(doc! { "$set": { "nhs": "SECRET" } }),
+            false,
+        ),
+        &["nhs", "pipeline"],
+    );
+    refuses(
+        update(
+            &mut h,
+            doc! {},
+            pipeline(doc! { "$replaceWith": { "x": 1 } }),
+            false,
+        ),
+        &["$replaceWith"],
+    );
     // `u` is an array here, so it cannot be read back as a document: that it went through is the point.
     update(&mut h, doc! {}, pipeline(doc! { "$set": { "x": 1 } }), false).sent();
 }
@@ -234,16 +423,50 @@ fn refuses_updates_that_cannot_work_on_ciphertext() {
 #[test]
 fn an_upsert_stores_the_equality_that_had_to_be_widened() {
     let mut h = Harness::new(2);
-    let u = the_update(update(&mut h, doc! { "nhs": "SECRET" }, doc! { "$set": { "x": 1 } }, true));
-    assert!(is_sealed(u.get_document("$setOnInsert").unwrap().get("nhs")), "{u}");
-    let u = the_update(update(&mut h, doc! { "$and": [{ "nhs": { "$eq": "SECRET" } }] }, doc! { "$setOnInsert": { "y": 2 } }, true));
-    assert!(is_sealed(u.get_document("$setOnInsert").unwrap().get("nhs")), "{u}");
+    let u = the_update(update(
+        &mut h,
+        doc! { "nhs": "SECRET" },
+        doc! { "$set": { "x": 1 } },
+        true,
+    ));
+    assert!(
+        is_sealed(u.get_document("$setOnInsert").unwrap().get("nhs")),
+        "{u}"
+    );
+    let u = the_update(update(
+        &mut h,
+        doc! { "$and": [{ "nhs": { "$eq": "SECRET" } }] },
+        doc! { "$setOnInsert": { "y": 2 } },
+        true,
+    ));
+    assert!(
+        is_sealed(u.get_document("$setOnInsert").unwrap().get("nhs")),
+        "{u}"
+    );
     assert_eq!(u.get_document("$setOnInsert").unwrap().get_i32("y").unwrap(), 2);
-    let u = the_update(update(&mut h, doc! { "nhs": "SECRET" }, doc! { "$set": { "nhs": "SECRET2" } }, true));
+    let u = the_update(update(
+        &mut h,
+        doc! { "nhs": "SECRET" },
+        doc! { "$set": { "nhs": "SECRET2" } },
+        true,
+    ));
     assert!(!u.contains_key("$setOnInsert"));
-    refuses(update(&mut h, doc! { "contacts.0.phone": "SECRET" }, doc! { "$set": { "x": 1 } }, true), &["contacts.phone"]);
+    refuses(
+        update(
+            &mut h,
+            doc! { "contacts.0.phone": "SECRET" },
+            doc! { "$set": { "x": 1 } },
+            true,
+        ),
+        &["contacts.phone"],
+    );
     let mut settled = Harness::new(1);
-    let u = the_update(update(&mut settled, doc! { "nhs": "SECRET" }, doc! { "$set": { "x": 1 } }, true));
+    let u = the_update(update(
+        &mut settled,
+        doc! { "nhs": "SECRET" },
+        doc! { "$set": { "x": 1 } },
+        true,
+    ));
     assert!(!u.contains_key("$setOnInsert"));
 }
 
@@ -251,21 +474,65 @@ fn an_upsert_stores_the_equality_that_had_to_be_widened() {
 fn refuses_documents_that_read_two_ways_or_bring_ciphertext() {
     let mut h = Harness::new(1);
     let insert = |h: &mut Harness, doc: Document| h.command(doc! { "insert": "p", "documents": [doc] });
-    refuses(insert(&mut h, doc! { "contacts.phone": "SECRET" }), &["contacts.phone"]);
+    refuses(
+        insert(&mut h, doc! { "contacts.phone": "SECRET" }),
+        &["contacts.phone"],
+    );
     refuses(insert(&mut h, doc! { "$nhs": "SECRET" }), &["$nhs"]);
-    let envelope = bson::Binary { subtype: bson::spec::BinarySubtype::UserDefined(0x80), bytes: vec![1; 40] };
-    let csfle = bson::Binary { subtype: bson::spec::BinarySubtype::Encrypted, bytes: vec![1; 82] };
-    refuses(insert(&mut h, doc! { "nhs": envelope.clone() }), &["nhs", "ciphertext"]);
-    refuses(insert(&mut h, doc! { "other": { "deep": [csfle.clone()] } }), &["ciphertext"]);
-    refuses(insert(&mut h, doc! { "notes": { "deep": [envelope] } }), &["ciphertext"]);
-    refuses(update(&mut h, doc! {}, doc! { "$set": { "other": csfle } }, false), &["ciphertext"]);
-    refuses(insert(&mut h, doc! { "notes": Bson::MinKey }), &["notes", "minKey"]);
-    refuses(insert(&mut h, doc! { "notes": Bson::MaxKey }), &["notes", "maxKey"]);
-    refuses(insert(&mut h, doc! { "notes": Bson::Undefined }), &["notes", "undefined"]);
-    refuses(insert(&mut h, doc! { "notes": Bson::Timestamp(bson::Timestamp { time: 0, increment: 0 }) }), &["notes", "Timestamp"]);
+    let envelope = bson::Binary {
+        subtype: bson::spec::BinarySubtype::UserDefined(0x80),
+        bytes: vec![1; 40],
+    };
+    let csfle = bson::Binary {
+        subtype: bson::spec::BinarySubtype::Encrypted,
+        bytes: vec![1; 82],
+    };
+    refuses(
+        insert(&mut h, doc! { "nhs": envelope.clone() }),
+        &["nhs", "ciphertext"],
+    );
+    refuses(
+        insert(&mut h, doc! { "other": { "deep": [csfle.clone()] } }),
+        &["ciphertext"],
+    );
+    refuses(
+        insert(&mut h, doc! { "notes": { "deep": [envelope] } }),
+        &["ciphertext"],
+    );
+    refuses(
+        update(&mut h, doc! {}, doc! { "$set": { "other": csfle } }, false),
+        &["ciphertext"],
+    );
+    refuses(
+        insert(&mut h, doc! { "notes": Bson::MinKey }),
+        &["notes", "minKey"],
+    );
+    refuses(
+        insert(&mut h, doc! { "notes": Bson::MaxKey }),
+        &["notes", "maxKey"],
+    );
+    refuses(
+        insert(&mut h, doc! { "notes": Bson::Undefined }),
+        &["notes", "undefined"],
+    );
+    refuses(
+        insert(
+            &mut h,
+            doc! { "notes": Bson::Timestamp(bson::Timestamp { time: 0, increment: 0 }) },
+        ),
+        &["notes", "Timestamp"],
+    );
     // One key twice: the driver's document cannot hold it, so the bytes are made by hand.
     let mut twice = fieldveil::bson::build::Builder::new();
-    twice.string("insert", "p").array("documents").document("0").string("nhs", "SECRET").string("nhs", "SECRET2").end().end().string("$db", "c");
+    twice
+        .string("insert", "p")
+        .array("documents")
+        .document("0")
+        .string("nhs", "SECRET")
+        .string("nhs", "SECRET2")
+        .end()
+        .end()
+        .string("$db", "c");
     let frame = fieldveil::wire::encode::command(1, &twice.finish()).unwrap();
     refuses(h.frame(&frame), &["nhs", "twice"]);
 }
@@ -287,14 +554,26 @@ fn refuses_indexes_that_could_never_work() {
     ] {
         index(&mut h, good).sent();
     }
-    refuses(index(&mut h, doc! { "key": { "notes": 1 }, "unique": true }), &["notes", "random"]);
-    refuses(index(&mut h, doc! { "key": { "nhs": 1 }, "expireAfterSeconds": 5 }), &["nhs", "TTL"]);
+    refuses(
+        index(&mut h, doc! { "key": { "notes": 1 }, "unique": true }),
+        &["notes", "random"],
+    );
+    refuses(
+        index(&mut h, doc! { "key": { "nhs": 1 }, "expireAfterSeconds": 5 }),
+        &["nhs", "TTL"],
+    );
     for kind in ["text", "2dsphere", "2d"] {
         refuses(index(&mut h, doc! { "key": { "nhs": kind } }), &["nhs", kind]);
     }
     refuses(index(&mut h, doc! { "key": { "contacts": 1 } }), &["contacts"]);
     refuses(index(&mut h, doc! { "key": { "notes.x": 1 } }), &["notes.x"]);
-    refuses(index(&mut h, doc! { "key": { "x": 1 }, "partialFilterExpression": { "nhs": "SECRET" } }), &["nhs", "partialFilterExpression"]);
+    refuses(
+        index(
+            &mut h,
+            doc! { "key": { "x": 1 }, "partialFilterExpression": { "nhs": "SECRET" } },
+        ),
+        &["nhs", "partialFilterExpression"],
+    );
 }
 
 #[test]
@@ -317,7 +596,11 @@ fn refuses_what_it_cannot_see_through() {
     }
     h.command(doc! { "create": "p" }).sent();
     h.command(doc! { "mapReduce": "other", "map": "f" }).sent();
-    let sent = h.command(doc! { "explain": { "find": "p", "filter": { "nhs": "SECRET" } }, "verbosity": "queryPlanner" }).sent();
+    let sent = h
+        .command(
+            doc! { "explain": { "find": "p", "filter": { "nhs": "SECRET" } }, "verbosity": "queryPlanner" },
+        )
+        .sent();
     assert!(!sent.to_string().contains("SECRET"));
 }
 
@@ -338,20 +621,33 @@ fn forwards_what_touches_nothing_protected_as_the_same_bytes() {
 #[test]
 fn opens_replies_wherever_an_envelope_surfaces_and_scrubs_errors() {
     let mut h = Harness::new(1);
-    let (stored, _) = h.round_trip(vec![doc! { "nhs": "9434765919", "notes": { "deep": [1, 2] } }]).unwrap();
-    h.command(doc! { "aggregate": "other", "pipeline": [], "cursor": {} }).sent();
+    let (stored, _) = h
+        .round_trip(vec![doc! { "nhs": "9434765919", "notes": { "deep": [1, 2] } }])
+        .unwrap();
+    h.command(doc! { "aggregate": "other", "pipeline": [], "cursor": {} })
+        .sent();
     let renamed = doc! { "cursor": { "firstBatch": [{ "who": { "x": [stored[0].get("nhs").unwrap()] } }], "id": 0_i64, "ns": "c.other" }, "ok": 1 };
     let read = h.reply(renamed);
     assert!(read.to_string().contains("9434765919"));
-    h.command(doc! { "insert": "p", "documents": [{ "nhs": "9434765919" }] }).sent();
+    h.command(doc! { "insert": "p", "documents": [{ "nhs": "9434765919" }] })
+        .sent();
     let read = h.reply(doc! { "ok": 1, "n": 0, "writeErrors": [{ "index": 0, "code": 11000, "keyPattern": { "nhs": 1 },
         "keyValue": { "nhs": stored[0].get("nhs").unwrap() },
         "errmsg": "E11000 duplicate key error collection: c.p index: nhs_1 dup key: { nhs: BinData(128, 0101AB) }" }] });
     let error = read.get_array("writeErrors").unwrap()[0].as_document().unwrap();
-    assert_eq!(error.get_document("keyValue").unwrap().get_str("nhs").unwrap(), "9434765919");
-    assert!(error.get_str("errmsg").unwrap().ends_with("dup key: { nhs: <protected> }"));
+    assert_eq!(
+        error.get_document("keyValue").unwrap().get_str("nhs").unwrap(),
+        "9434765919"
+    );
+    assert!(
+        error
+            .get_str("errmsg")
+            .unwrap()
+            .ends_with("dup key: { nhs: <protected> }")
+    );
     h.command(doc! { "distinct": "p", "key": "nhs" }).sent();
-    let read = h.reply(doc! { "values": [stored[0].get("nhs").unwrap(), "9434765919", "4505577104"], "ok": 1 });
+    let read =
+        h.reply(doc! { "values": [stored[0].get("nhs").unwrap(), "9434765919", "4505577104"], "ok": 1 });
     assert_eq!(read.get_array("values").unwrap().len(), 2);
 }
 
@@ -364,7 +660,8 @@ fn never_passes_tampered_ciphertext_off_as_data() {
         binary.bytes[last] ^= 1;
     }
     h.command(doc! { "find": "p", "filter": {} }).sent();
-    let read = h.reply(doc! { "cursor": { "firstBatch": [stored[0].clone()], "id": 0_i64, "ns": "c.p" }, "ok": 1 });
+    let read =
+        h.reply(doc! { "cursor": { "firstBatch": [stored[0].clone()], "id": 0_i64, "ns": "c.p" }, "ok": 1 });
     assert_eq!(read.get_f64("ok").unwrap(), 0.0);
     assert!(read.get_str("errmsg").unwrap().contains("does not authenticate"));
 }

@@ -18,8 +18,10 @@ fn any_value(depth: u32) -> BoxedStrategy<Bson> {
         ".{0,40}".prop_map(Bson::String),
         any::<i64>().prop_map(|ms| Bson::DateTime(bson::DateTime::from_millis(ms))),
         any::<[u8; 12]>().prop_map(|id| Bson::ObjectId(bson::oid::ObjectId::from_bytes(id))),
-        prop::collection::vec(any::<u8>(), 0..64)
-            .prop_map(|bytes| Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes })),
+        prop::collection::vec(any::<u8>(), 0..64).prop_map(|bytes| Bson::Binary(Binary {
+            subtype: BinarySubtype::Generic,
+            bytes
+        })),
         Just(Bson::Null),
     ];
     leaf.prop_recursive(depth, 32, 5, |inner| {
@@ -39,9 +41,14 @@ fn text() -> BoxedStrategy<Bson> {
 /// Any document of the sample collection, some of its protected fields present.
 fn any_document() -> impl Strategy<Value = Document> {
     let one_or_many = |value: BoxedStrategy<Bson>| {
-        prop_oneof![value.clone(), prop::collection::vec(value, 0..4).prop_map(Bson::Array)].boxed()
+        prop_oneof![
+            value.clone(),
+            prop::collection::vec(value, 0..4).prop_map(Bson::Array)
+        ]
+        .boxed()
     };
-    let contact = (text(), any_value(1)).prop_map(|(phone, kind)| Bson::Document(doc! { "phone": phone, "kind": kind }));
+    let contact = (text(), any_value(1))
+        .prop_map(|(phone, kind)| Bson::Document(doc! { "phone": phone, "kind": kind }));
     let fields = (
         prop::option::of(one_or_many(text())),
         prop::option::of(any::<i32>().prop_map(Bson::Int32)),
@@ -53,23 +60,33 @@ fn any_document() -> impl Strategy<Value = Document> {
         prop::option::of(text()),
         prop::collection::vec(("[A-Z]{1,6}", any_value(2)), 0..5),
     );
-    fields.prop_map(|(nhs, age, count, notes, tags, contacts, line1, moving, others)| {
-        let mut document = Document::new();
-        let named = [("nhs", nhs), ("age", age), ("count", count), ("notes", notes), ("tags", tags), ("contacts", contacts), ("moving", moving)];
-        let mut others = others.into_iter();
-        for (name, value) in named {
-            if let Some((key, value)) = others.next() {
-                document.insert(key, value);
+    fields.prop_map(
+        |(nhs, age, count, notes, tags, contacts, line1, moving, others)| {
+            let mut document = Document::new();
+            let named = [
+                ("nhs", nhs),
+                ("age", age),
+                ("count", count),
+                ("notes", notes),
+                ("tags", tags),
+                ("contacts", contacts),
+                ("moving", moving),
+            ];
+            let mut others = others.into_iter();
+            for (name, value) in named {
+                if let Some((key, value)) = others.next() {
+                    document.insert(key, value);
+                }
+                if let Some(value) = value {
+                    document.insert(name, value);
+                }
             }
-            if let Some(value) = value {
-                document.insert(name, value);
+            if let Some(line1) = line1 {
+                document.insert("address", doc! { "line1": line1, "town": "Leeds" });
             }
-        }
-        if let Some(line1) = line1 {
-            document.insert("address", doc! { "line1": line1, "town": "Leeds" });
-        }
-        document
-    })
+            document
+        },
+    )
 }
 
 proptest! {

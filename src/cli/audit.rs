@@ -48,11 +48,21 @@ pub(super) fn run(command: &Command, config: &Path) -> Result<Exit, Failure> {
     } else {
         asked.files.clone()
     };
-    verify(&config, &files, asked.expect_seq.zip(asked.expect_hash), asked.json)
+    verify(
+        &config,
+        &files,
+        asked.expect_seq.zip(asked.expect_hash),
+        asked.json,
+    )
 }
 
 /// The chain's key comes from the key vault, so vault and master key must be there; MongoDB's data need not be.
-fn verify(config: &Config, files: &[PathBuf], expect: Option<(u64, [u8; 32])>, json: bool) -> Result<Exit, Failure> {
+fn verify(
+    config: &Config,
+    files: &[PathBuf],
+    expect: Option<(u64, [u8; 32])>,
+    json: bool,
+) -> Result<Exit, Failure> {
     let expect = expect.map(|(seq, hash)| Anchor { seq, hash });
     let report = super::runtime()?.block_on(async {
         let keys = app::key_service(config).await?;
@@ -61,8 +71,9 @@ fn verify(config: &Config, files: &[PathBuf], expect: Option<(u64, [u8; 32])>, j
             .map_err(|why| Error::new(Fault::Operator, format!("the audit log cannot be read: {why}")))
     })?;
     if json {
-        let shown = serde_json::to_string_pretty(&report)
-            .map_err(|why| Failure::failed(format!("the report cannot be shown: {why}"), "leave --json out"))?;
+        let shown = serde_json::to_string_pretty(&report).map_err(|why| {
+            Failure::failed(format!("the report cannot be shown: {why}"), "leave --json out")
+        })?;
         println!("{shown}");
     } else {
         for finding in &report.findings {

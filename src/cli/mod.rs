@@ -92,5 +92,10 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .worker_threads(1)
         .enable_all()
         .build()
-        .map_err(|why| Failure::failed(format!("the runtime cannot be started: {why}"), "look at this user's limits (ulimit -a)"))
+        .map_err(|why| {
+            Failure::failed(
+                format!("the runtime cannot be started: {why}"),
+                "look at this user's limits (ulimit -a)",
+            )
+        })
 }

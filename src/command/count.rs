@@ -16,7 +16,15 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     let Some(shape) = scope.shape() else { return Ok(()) };
     let collation = has_collation(&view.body)?;
     view.each_field(draft, |draft, field| match (field.key(), field.document()?) {
-        (b"query", Some(doc)) => filter::plan(draft, &doc, shape, &mut Around { collation, ..Around::default() }),
+        (b"query", Some(doc)) => filter::plan(
+            draft,
+            &doc,
+            shape,
+            &mut Around {
+                collation,
+                ..Around::default()
+            },
+        ),
         (b"query", None) => Ok(()),
         _ => pass(draft, view, field, OWN),
     })

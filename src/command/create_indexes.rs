@@ -34,34 +34,58 @@ fn one(index: &Doc<'_>, shape: &Shape) -> Result<(), Refusal> {
             let path = key.key_text();
             // `$**` and `a.$**` take in whatever is there; ciphertext is indexed as any other binary.
             let path_bytes: &[u8] = key.key.strip_suffix(b".$**").unwrap_or(key.key);
-            let target = if key.key == b"$**" { Target::Plain } else { shape.resolve(path_bytes) };
+            let target = if key.key == b"$**" {
+                Target::Plain
+            } else {
+                shape.resolve(path_bytes)
+            };
             if matches!(target, Target::Plain) {
                 continue;
             }
             let refuse = |why: &str| {
-                Err(Refusal::new(Reason::Index, format!("index on protected field '{path}': {why}")))
+                Err(Refusal::new(
+                    Reason::Index,
+                    format!("index on protected field '{path}': {why}"),
+                ))
             };
             if expires {
-                return refuse("a TTL index (expireAfterSeconds) never expires a sealed value, it is no date to the server; keep the expiry date in a field of its own");
+                return refuse(
+                    "a TTL index (expireAfterSeconds) never expires a sealed value, it is no date to the server; keep the expiry date in a field of its own",
+                );
             }
             if let Some(special) = key.text() {
                 if special != "hashed" {
-                    return refuse(&format!("a '{special}' index cannot work on sealed values; index a field that is not protected"));
+                    return refuse(&format!(
+                        "a '{special}' index cannot work on sealed values; index a field that is not protected"
+                    ));
                 }
             }
             match target {
                 Target::Sealed(rule) if rule.is_deterministic() => {}
                 Target::Sealed(rule) if unique => {
-                    return refuse(&format!("field '{}' is sealed with a random algorithm, so equal values never collide; make it deterministic to keep it unique", rule.path));
+                    return refuse(&format!(
+                        "field '{}' is sealed with a random algorithm, so equal values never collide; make it deterministic to keep it unique",
+                        rule.path
+                    ));
                 }
                 Target::Sealed(rule) => {
-                    return refuse(&format!("field '{}' is sealed with a random algorithm, so no search could use the index; make it deterministic, or leave the index out", rule.path));
+                    return refuse(&format!(
+                        "field '{}' is sealed with a random algorithm, so no search could use the index; make it deterministic, or leave the index out",
+                        rule.path
+                    ));
                 }
                 Target::Below(rule) => {
-                    return refuse(&format!("field '{}' is sealed as one value; the server cannot look inside", rule.path));
+                    return refuse(&format!(
+                        "field '{}' is sealed as one value; the server cannot look inside",
+                        rule.path
+                    ));
                 }
                 Target::Above(_) if key.key.ends_with(b".$**") => {}
-                _ => return refuse("it holds protected fields and cannot be indexed as a whole; index a field inside"),
+                _ => {
+                    return refuse(
+                        "it holds protected fields and cannot be indexed as a whole; index a field inside",
+                    );
+                }
             }
         }
     }
@@ -70,7 +94,9 @@ fn one(index: &Doc<'_>, shape: &Shape) -> Result<(), Refusal> {
     {
         partial(&doc, shape)?;
     }
-    if let Some(element) = get(b"weights")? && element.kind != kind::DOCUMENT {
+    if let Some(element) = get(b"weights")?
+        && element.kind != kind::DOCUMENT
+    {
         return Ok(());
     }
     Ok(())

@@ -25,14 +25,21 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                 let element = element.map_err(malformed)?;
                 match (element.key, element.document().map_err(malformed)?) {
                     (b"q", Some(doc)) => {
-                        let mut around = Around { collation, variables: Some(&variables), upsert: None };
+                        let mut around = Around {
+                            collation,
+                            variables: Some(&variables),
+                            upsert: None,
+                        };
                         filter::plan(draft, &doc, shape, &mut around)?;
                     }
                     (key, _) if STATEMENT.contains(&key) => {}
                     _ => {
                         return Err(Refusal::new(
                             Reason::Option,
-                            format!("argument '{}' of a delete is not supported on a protected collection", element.key_text()),
+                            format!(
+                                "argument '{}' of a delete is not supported on a protected collection",
+                                element.key_text()
+                            ),
                         ));
                     }
                 }

@@ -11,7 +11,10 @@ use crate::policy::{Reason, Refusal};
 /// A [`Refusal`] of the inner command, or one for a command that cannot be explained on a protected namespace.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let Some(inner) = inner(view)? else {
-        return Err(Refusal::new(Reason::Malformed, "explain needs a command document"));
+        return Err(Refusal::new(
+            Reason::Malformed,
+            "explain needs a command document",
+        ));
     };
     let Some(entry) = table::find(inner.name) else {
         return Err(Refusal::new(
@@ -22,7 +25,10 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     let table::Verdict::Rewrite(plan) = entry.verdict else {
         return Err(Refusal::new(
             Reason::Command,
-            format!("explain of '{}' is not supported on a protected collection", entry.name),
+            format!(
+                "explain of '{}' is not supported on a protected collection",
+                entry.name
+            ),
         ));
     };
     view.each_field(draft, |draft, field| {

@@ -34,11 +34,17 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     let collation = has_collation(&view.body)?;
     let variables = variables(&view.body, collation)?;
     view.each_field(draft, |draft, field| {
-        let Some(element) = field.element() else { return pass(draft, view, field, OWN) };
+        let Some(element) = field.element() else {
+            return pass(draft, view, field, OWN);
+        };
         match field.key() {
             b"filter" => match field.document()? {
                 Some(doc) => {
-                    let mut around = Around { collation, variables: Some(&variables), upsert: None };
+                    let mut around = Around {
+                        collation,
+                        variables: Some(&variables),
+                        upsert: None,
+                    };
                     filter::plan(draft, &doc, shape, &mut around)
                 }
                 None => Ok(()),

@@ -6,20 +6,35 @@ use super::{CommandView, Scope};
 use crate::plan::Draft;
 use crate::policy::Refusal;
 
-const OWN: &[&str] = &["remove", "new", "upsert", "bypassDocumentValidation", "collation", "hint", "let"];
+const OWN: &[&str] = &[
+    "remove",
+    "new",
+    "upsert",
+    "bypassDocumentValidation",
+    "collation",
+    "hint",
+    "let",
+];
 
 /// Plans the command.
 ///
 /// # Errors
 /// A [`Refusal`] naming the field and the operator.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
-    let (Some(tree), Some(shape)) = (scope.tree(), scope.shape()) else { return Ok(()) };
+    let (Some(tree), Some(shape)) = (scope.tree(), scope.shape()) else {
+        return Ok(());
+    };
     let collation = has_collation(&view.body)?;
     let variables = variables(&view.body, collation)?;
-    let names = Names { filter: b"query", update: b"update" };
+    let names = Names {
+        filter: b"query",
+        update: b"update",
+    };
     let parts = Parts::read(draft, &view.body, &names, &tree, &variables)?;
     view.each_field(draft, |draft, field| {
-        let Some(element) = field.element() else { return pass(draft, view, field, OWN) };
+        let Some(element) = field.element() else {
+            return pass(draft, view, field, OWN);
+        };
         if parts.plan(draft, element, &names, &tree, &variables)? {
             return Ok(());
         }

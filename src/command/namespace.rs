@@ -19,14 +19,30 @@ pub fn create<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'
     {
         return Err(Refusal::new(
             Reason::Command,
-            format!("view '{}' looks at protected collection '{}.{source}'; query that collection itself", view.collection().unwrap_or_default(), view.db),
+            format!(
+                "view '{}' looks at protected collection '{}.{source}'; query that collection itself",
+                view.collection().unwrap_or_default(),
+                view.db
+            ),
         ));
     }
     if scope.policy.is_none() {
         return Ok(());
     }
     view.each_field(draft, |draft, field| {
-        pass(draft, view, field, &["capped", "size", "max", "storageEngine", "changeStreamPreAndPostImages", "autoIndexId"])
+        pass(
+            draft,
+            view,
+            field,
+            &[
+                "capped",
+                "size",
+                "max",
+                "storageEngine",
+                "changeStreamPreAndPostImages",
+                "autoIndexId",
+            ],
+        )
     })
 }
 
@@ -36,7 +52,10 @@ pub fn create<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'
 /// # Errors
 /// A [`Refusal`] for malformed bytes.
 pub fn names_protected(view: &CommandView<'_>, map: &FieldMap) -> Result<bool, Refusal> {
-    if view.collection().is_some_and(|c| map.lookup(view.db, c).is_some()) {
+    if view
+        .collection()
+        .is_some_and(|c| map.lookup(view.db, c).is_some())
+    {
         return Ok(true);
     }
     any_string(&view.body, map, view.db, 1)
@@ -50,7 +69,9 @@ fn any_string(doc: &Doc<'_>, map: &FieldMap, db: &str, depth: usize) -> Result<b
         let element = element.map_err(malformed)?;
         let hit = match element.kind {
             kind::STRING => element.text().is_none_or(|text| {
-                let qualified = text.split_once('.').is_some_and(|(d, c)| map.lookup(d, c).is_some());
+                let qualified = text
+                    .split_once('.')
+                    .is_some_and(|(d, c)| map.lookup(d, c).is_some());
                 qualified || map.lookup(db, text).is_some()
             }),
             _ => match element.document().map_err(malformed)? {

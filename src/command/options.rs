@@ -38,7 +38,12 @@ pub const GENERIC: &[&str] = &[
 ///
 /// # Errors
 /// A [`Refusal`] naming the argument.
-pub fn pass(draft: &mut Draft<'_>, view: &CommandView<'_>, field: &Field<'_>, own: &[&str]) -> Result<(), Refusal> {
+pub fn pass(
+    draft: &mut Draft<'_>,
+    view: &CommandView<'_>,
+    field: &Field<'_>,
+    own: &[&str],
+) -> Result<(), Refusal> {
     let key = field.key();
     if key == view.name.as_bytes() {
         return Ok(());
@@ -67,8 +72,12 @@ pub fn pass(draft: &mut Draft<'_>, view: &CommandView<'_>, field: &Field<'_>, ow
 /// # Errors
 /// A [`Refusal`] for malformed bytes.
 pub fn has_collation(doc: &Doc<'_>) -> Result<bool, Refusal> {
-    let Some(element) = doc.get(b"collation").map_err(malformed)? else { return Ok(false) };
-    let Some(collation) = element.document().map_err(malformed)? else { return Ok(false) };
+    let Some(element) = doc.get(b"collation").map_err(malformed)? else {
+        return Ok(false);
+    };
+    let Some(collation) = element.document().map_err(malformed)? else {
+        return Ok(false);
+    };
     if collation.is_empty() {
         return Ok(false);
     }
@@ -97,7 +106,9 @@ pub fn variables(doc: &Doc<'_>, collation: bool) -> Result<Variables, Refusal> {
 /// # Errors
 /// A [`Refusal`] naming the field.
 pub fn refuse_order(element: &Element<'_>, shape: &Shape) -> Result<(), Refusal> {
-    let Some(keys) = element.document().map_err(malformed)? else { return Ok(()) };
+    let Some(keys) = element.document().map_err(malformed)? else {
+        return Ok(());
+    };
     for key in keys.elements() {
         let key = key.map_err(malformed)?;
         if !matches!(shape.resolve(key.key), Target::Plain) {
@@ -125,7 +136,9 @@ pub fn projection(
     variables: &Variables,
     collation: bool,
 ) -> Result<(), Refusal> {
-    let Some(doc) = element.document().map_err(malformed)? else { return Ok(()) };
+    let Some(doc) = element.document().map_err(malformed)? else {
+        return Ok(());
+    };
     project(draft, &doc, b"", shape, variables, collation, 1)
 }
 
@@ -139,16 +152,25 @@ fn project(
     depth: usize,
 ) -> Result<(), Refusal> {
     if depth > crate::limits::MAX_DEPTH {
-        return Err(Refusal::new(Reason::Malformed, "projections nest deeper than 200 levels"));
+        return Err(Refusal::new(
+            Reason::Malformed,
+            "projections nest deeper than 200 levels",
+        ));
     }
     let region = draft.open_doc(doc);
     for field in doc.elements() {
         let field = field.map_err(malformed)?;
-        let path = if prefix.is_empty() { field.key.to_vec() } else { [prefix, b".", field.key].concat() };
+        let path = if prefix.is_empty() {
+            field.key.to_vec()
+        } else {
+            [prefix, b".", field.key].concat()
+        };
         match field.kind {
             kind::BOOL | kind::INT32 | kind::INT64 | kind::DOUBLE | kind::DECIMAL128 => {}
             kind::DOCUMENT => {
-                let Some(inner) = field.document().map_err(malformed)? else { continue };
+                let Some(inner) = field.document().map_err(malformed)? else {
+                    continue;
+                };
                 let first = inner.elements().next().transpose().map_err(malformed)?;
                 match first {
                     Some(operator) if operator.key.first() == Some(&b'$') => {
@@ -182,20 +204,32 @@ fn match_operator(
     collation: bool,
 ) -> Result<bool, Refusal> {
     let target = shape.resolve(path);
-    let mut around = super::filter::Around { collation, ..Default::default() };
+    let mut around = super::filter::Around {
+        collation,
+        ..Default::default()
+    };
     match (operator.key, target) {
         (b"$meta", _) => Ok(true),
         (b"$slice", Target::Sealed(rule)) if !rule.seals_elements() => Err(Refusal::new(
             Reason::Operator,
-            format!("projection $slice on field '{}', which is sealed as one value; project the whole field", rule.path),
+            format!(
+                "projection $slice on field '{}', which is sealed as one value; project the whole field",
+                rule.path
+            ),
         )),
         (b"$slice", Target::Unknown | Target::Below(_)) => Err(Refusal::new(
             Reason::Operator,
-            format!("projection $slice on '{}' cannot be analysed; project the whole field", String::from_utf8_lossy(path)),
+            format!(
+                "projection $slice on '{}' cannot be analysed; project the whole field",
+                String::from_utf8_lossy(path)
+            ),
         )),
         // With literal numbers this is the projection operator; with an array path first it is an expression.
         (b"$slice", _) => {
-            let first = operator.document().map_err(malformed)?.and_then(|d| d.elements().next());
+            let first = operator
+                .document()
+                .map_err(malformed)?
+                .and_then(|d| d.elements().next());
             Ok(!matches!(first, Some(Ok(e)) if e.kind == kind::STRING))
         }
         (b"$elemMatch", Target::Plain) => Ok(true),
@@ -211,7 +245,10 @@ fn match_operator(
         }
         (b"$elemMatch", _) => Err(Refusal::new(
             Reason::Operator,
-            format!("projection $elemMatch on '{}': the server cannot look inside a sealed value", String::from_utf8_lossy(path)),
+            format!(
+                "projection $elemMatch on '{}': the server cannot look inside a sealed value",
+                String::from_utf8_lossy(path)
+            ),
         )),
         _ => Ok(false),
     }

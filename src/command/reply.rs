@@ -49,12 +49,17 @@ pub fn facts(body: &Doc<'_>) -> Result<Facts, Refusal> {
             b"value" if element.kind == kind::DOCUMENT => facts.documents = 1,
             b"cursor" => facts.documents = batch_length(&element)?,
             b"writeErrors" => {
-                let first = element.document().map_err(malformed)?.and_then(|list| list.elements().next());
+                let first = element
+                    .document()
+                    .map_err(malformed)?
+                    .and_then(|list| list.elements().next());
                 if let Some(Ok(first)) = first
                     && let Some(error) = first.document().map_err(malformed)?
                 {
                     let code = error.get(b"code").map_err(malformed)?;
-                    facts.code = facts.code.or(code.and_then(|c| c.integer()).and_then(|n| i32::try_from(n).ok()));
+                    facts.code = facts
+                        .code
+                        .or(code.and_then(|c| c.integer()).and_then(|n| i32::try_from(n).ok()));
                 }
             }
             _ => {}
@@ -68,7 +73,10 @@ pub fn facts(body: &Doc<'_>) -> Result<Facts, Refusal> {
 /// # Errors
 /// A [`Refusal`] where an envelope is broken or the reply is malformed; the reply must then not be passed on.
 pub fn plan(draft: &mut Draft<'_>, body: &Doc<'_>, reading: &Reading<'_>) -> Result<(), Refusal> {
-    let walk = Walk { opens: reading.reply != Reply::Sealed, strict: reading.strict };
+    let walk = Walk {
+        opens: reading.reply != Reply::Sealed,
+        strict: reading.strict,
+    };
     let region = draft.open_doc(body);
     for element in body.elements() {
         let element = element.map_err(malformed)?;
@@ -160,7 +168,10 @@ impl Walk {
         depth: usize,
     ) -> Result<(), Refusal> {
         if depth > limits::MAX_DEPTH {
-            return Err(Refusal::new(Reason::Malformed, "the reply nests deeper than 200 levels"));
+            return Err(Refusal::new(
+                Reason::Malformed,
+                "the reply nests deeper than 200 levels",
+            ));
         }
         let region = draft.open_doc(doc);
         for element in doc.elements() {
@@ -176,12 +187,19 @@ impl Walk {
         Ok(())
     }
 
-    fn binary(&self, draft: &mut Draft<'_>, element: &Element<'_>, stored: Option<&Shape>) -> Result<(), Refusal> {
+    fn binary(
+        &self,
+        draft: &mut Draft<'_>,
+        element: &Element<'_>,
+        stored: Option<&Shape>,
+    ) -> Result<(), Refusal> {
         let place = match stored {
             Some(Shape::Sealed(rule)) if rule.state == FieldState::Enforced => Some(rule),
             _ => None,
         };
-        let Some((subtype, payload)) = element.binary() else { return Ok(()) };
+        let Some((subtype, payload)) = element.binary() else {
+            return Ok(());
+        };
         if subtype != 0x80 && subtype != 6 || !self.opens {
             if let Some(rule) = place {
                 draft.note_plaintext(rule);
@@ -201,14 +219,19 @@ impl Walk {
             Header::Broken(_) if !self.strict => Ok(()),
             Header::Broken(why) => Err(Refusal::new(
                 Reason::Tampered,
-                format!("a stored value under key '{}' is no ciphertext that can be opened: {why}", element.key_text()),
+                format!(
+                    "a stored value under key '{}' is no ciphertext that can be opened: {why}",
+                    element.key_text()
+                ),
             )),
         }
     }
 }
 
 fn cursor(draft: &mut Draft<'_>, cursor: &Element<'_>, shape: &Shape, walk: &Walk) -> Result<(), Refusal> {
-    let Some(doc) = cursor.document().map_err(malformed)? else { return Ok(()) };
+    let Some(doc) = cursor.document().map_err(malformed)? else {
+        return Ok(());
+    };
     let region = draft.open_doc(&doc);
     for element in doc.elements() {
         let element = element.map_err(malformed)?;
@@ -220,7 +243,9 @@ fn cursor(draft: &mut Draft<'_>, cursor: &Element<'_>, shape: &Shape, walk: &Wal
 }
 
 fn errmsg(draft: &mut Draft<'_>, element: &Element<'_>) {
-    let Some(clean) = element.text().and_then(scrub::scrub) else { return };
+    let Some(clean) = element.text().and_then(scrub::scrub) else {
+        return;
+    };
     let mut document = Builder::new();
     document.string("errmsg", &clean);
     let bytes = document.finish();
@@ -230,11 +255,15 @@ fn errmsg(draft: &mut Draft<'_>, element: &Element<'_>) {
 }
 
 fn batch_length(cursor: &Element<'_>) -> Result<u32, Refusal> {
-    let Some(doc) = cursor.document().map_err(malformed)? else { return Ok(0) };
+    let Some(doc) = cursor.document().map_err(malformed)? else {
+        return Ok(0);
+    };
     for element in doc.elements() {
         let element = element.map_err(malformed)?;
         if matches!(element.key, b"firstBatch" | b"nextBatch") {
-            let Some(batch) = element.document().map_err(malformed)? else { return Ok(0) };
+            let Some(batch) = element.document().map_err(malformed)? else {
+                return Ok(0);
+            };
             return Ok(u32::try_from(batch.elements().count()).unwrap_or(u32::MAX));
         }
     }

@@ -36,8 +36,14 @@ mod tests {
     fn replaces_printed_envelopes_and_keeps_the_rest() {
         let text = "E11000 duplicate key error collection: c.p index: nhs_1 dup key: { nhs: BinData(128, 0101AB), v: 3 }";
         let scrubbed = scrub(text).unwrap();
-        assert_eq!(scrubbed, "E11000 duplicate key error collection: c.p index: nhs_1 dup key: { nhs: <protected>, v: 3 }");
+        assert_eq!(
+            scrubbed,
+            "E11000 duplicate key error collection: c.p index: nhs_1 dup key: { nhs: <protected>, v: 3 }"
+        );
         assert_eq!(scrub("dup key: { v: 3, b: BinData(0, 00) }"), None);
-        assert_eq!(scrub("dup key: { a: BinData(6, 0122..."), Some("dup key: { a: <protected>".to_owned()));
+        assert_eq!(
+            scrub("dup key: { a: BinData(6, 0122..."),
+            Some("dup key: { a: <protected>".to_owned())
+        );
     }
 }

@@ -49,49 +49,152 @@ pub enum Reply {
 }
 
 const fn rewrite(name: &'static str, planner: Planner, reply: Reply, note: &'static str) -> Entry {
-    Entry { name, verdict: Verdict::Rewrite(planner), reply, note }
+    Entry {
+        name,
+        verdict: Verdict::Rewrite(planner),
+        reply,
+        note,
+    }
 }
 
 const fn forward(name: &'static str, note: &'static str) -> Entry {
-    Entry { name, verdict: Verdict::Forward, reply: Reply::Status, note }
+    Entry {
+        name,
+        verdict: Verdict::Forward,
+        reply: Reply::Status,
+        note,
+    }
 }
 
 const fn unprotected(name: &'static str, note: &'static str) -> Entry {
-    Entry { name, verdict: Verdict::Unprotected, reply: Reply::Status, note }
+    Entry {
+        name,
+        verdict: Verdict::Unprotected,
+        reply: Reply::Status,
+        note,
+    }
 }
 
 const fn refuse(name: &'static str, note: &'static str) -> Entry {
-    Entry { name, verdict: Verdict::Refuse, reply: Reply::Status, note }
+    Entry {
+        name,
+        verdict: Verdict::Refuse,
+        reply: Reply::Status,
+        note,
+    }
 }
 
 const fn session(name: &'static str, note: &'static str) -> Entry {
-    Entry { name, verdict: Verdict::Session, reply: Reply::Status, note }
+    Entry {
+        name,
+        verdict: Verdict::Session,
+        reply: Reply::Status,
+        note,
+    }
 }
 
 /// Every command that is known, by name.
 pub const COMMANDS: &[Entry] = &[
-    rewrite("aggregate", aggregate, Reply::Documents, "each stage and expression tracked; see the stage table"),
-    rewrite("count", super::count::plan, Reply::Status, "literals in the query are sealed"),
-    rewrite("create", super::namespace::create, Reply::Status, "plain collections only: no validator, view, collation or time series on a protected name"),
-    rewrite("createIndexes", super::create_indexes::plan, Reply::Status, "indexes that work on ciphertext; the rest is refused by type"),
-    rewrite("delete", super::delete::plan, Reply::Status, "literals in each query are sealed"),
-    rewrite("distinct", super::distinct::plan, Reply::Values, "deterministic fields; values are opened and de-duplicated"),
-    rewrite("explain", super::explain::plan, Reply::Sealed, "the inner command is planned; the plan shows ciphertext"),
-    rewrite("find", super::find::plan, Reply::Documents, "literals in the filter are sealed; documents are opened"),
-    rewrite("findAndModify", super::find_and_modify::plan, Reply::Documents, "as find and update together"),
-    rewrite("findandmodify", super::find_and_modify::plan, Reply::Documents, "as findAndModify"),
-    rewrite("insert", super::insert::plan, Reply::Status, "documents are sealed"),
-    rewrite("update", super::update::plan, Reply::Status, "queries, operators, replacements and array filters are sealed"),
-    Entry { name: "getMore", verdict: Verdict::Forward, reply: Reply::Documents, note: "documents are opened" },
-    Entry { name: "listIndexes", verdict: Verdict::Forward, reply: Reply::Sealed, note: "literals in definitions stay as stored" },
-    Entry { name: "listCollections", verdict: Verdict::Forward, reply: Reply::Sealed, note: "literals in definitions stay as stored" },
+    rewrite(
+        "aggregate",
+        aggregate,
+        Reply::Documents,
+        "each stage and expression tracked; see the stage table",
+    ),
+    rewrite(
+        "count",
+        super::count::plan,
+        Reply::Status,
+        "literals in the query are sealed",
+    ),
+    rewrite(
+        "create",
+        super::namespace::create,
+        Reply::Status,
+        "plain collections only: no validator, view, collation or time series on a protected name",
+    ),
+    rewrite(
+        "createIndexes",
+        super::create_indexes::plan,
+        Reply::Status,
+        "indexes that work on ciphertext; the rest is refused by type",
+    ),
+    rewrite(
+        "delete",
+        super::delete::plan,
+        Reply::Status,
+        "literals in each query are sealed",
+    ),
+    rewrite(
+        "distinct",
+        super::distinct::plan,
+        Reply::Values,
+        "deterministic fields; values are opened and de-duplicated",
+    ),
+    rewrite(
+        "explain",
+        super::explain::plan,
+        Reply::Sealed,
+        "the inner command is planned; the plan shows ciphertext",
+    ),
+    rewrite(
+        "find",
+        super::find::plan,
+        Reply::Documents,
+        "literals in the filter are sealed; documents are opened",
+    ),
+    rewrite(
+        "findAndModify",
+        super::find_and_modify::plan,
+        Reply::Documents,
+        "as find and update together",
+    ),
+    rewrite(
+        "findandmodify",
+        super::find_and_modify::plan,
+        Reply::Documents,
+        "as findAndModify",
+    ),
+    rewrite(
+        "insert",
+        super::insert::plan,
+        Reply::Status,
+        "documents are sealed",
+    ),
+    rewrite(
+        "update",
+        super::update::plan,
+        Reply::Status,
+        "queries, operators, replacements and array filters are sealed",
+    ),
+    Entry {
+        name: "getMore",
+        verdict: Verdict::Forward,
+        reply: Reply::Documents,
+        note: "documents are opened",
+    },
+    Entry {
+        name: "listIndexes",
+        verdict: Verdict::Forward,
+        reply: Reply::Sealed,
+        note: "literals in definitions stay as stored",
+    },
+    Entry {
+        name: "listCollections",
+        verdict: Verdict::Forward,
+        reply: Reply::Sealed,
+        note: "literals in definitions stay as stored",
+    },
     session("authenticate", "MONGODB-X509 ends at the proxy and is refused"),
     session("hello", "hosts and limits are rewritten"),
     session("isMaster", "as hello"),
     session("ismaster", "as hello"),
     session("logout", "forwarded; the principal is forgotten"),
     session("saslContinue", "forwarded"),
-    session("saslStart", "SCRAM passes through; PLAIN, OIDC and AWS pass; X.509 is refused"),
+    session(
+        "saslStart",
+        "SCRAM passes through; PLAIN, OIDC and AWS pass; X.509 is refused",
+    ),
     forward("abortTransaction", "no field value"),
     forward("buildInfo", "no field value"),
     forward("buildinfo", "no field value"),
@@ -156,7 +259,10 @@ pub const COMMANDS: &[Entry] = &[
     forward("usersInfo", "no field value"),
     forward("validate", "counters only"),
     forward("whatsmyuri", "no field value"),
-    unprotected("cloneCollectionAsCapped", "would copy sealed values under another name"),
+    unprotected(
+        "cloneCollectionAsCapped",
+        "would copy sealed values under another name",
+    ),
     unprotected("collMod", "validators and views hold literals"),
     unprotected("convertToCapped", "sealed values change size"),
     unprotected("filemd5", "would hash sealed chunks"),
@@ -166,18 +272,27 @@ pub const COMMANDS: &[Entry] = &[
     unprotected("planCacheSetFilter", "holds literals"),
     unprotected("planCacheClearFilters", "holds literals"),
     unprotected("renameCollection", "keys and rules belong to a name"),
-    unprotected("createSearchIndexes", "the search engine cannot read sealed values"),
+    unprotected(
+        "createSearchIndexes",
+        "the search engine cannot read sealed values",
+    ),
     unprotected("dropSearchIndex", "the search engine cannot read sealed values"),
     unprotected("updateSearchIndex", "the search engine cannot read sealed values"),
     unprotected("listSearchIndexes", "the search engine cannot read sealed values"),
     unprotected("shardCollection", "a sealed shard key could never be rotated"),
     unprotected("reshardCollection", "a sealed shard key could never be rotated"),
     refuse("applyOps", "would write past the field map"),
-    refuse("bulkWrite", "not supported yet; drivers fall back to insert, update and delete"),
+    refuse(
+        "bulkWrite",
+        "not supported yet; drivers fall back to insert, update and delete",
+    ),
     refuse("currentOp", "shows other clients' commands"),
     refuse("eval", "code cannot be analysed"),
     refuse("$eval", "code cannot be analysed"),
-    refuse("getLog", "the server's log can hold values of unprotected writers"),
+    refuse(
+        "getLog",
+        "the server's log can hold values of unprotected writers",
+    ),
     refuse("godinsert", "test command"),
     forward("replSetReconfig", "no field value"),
     forward("setParameter", "no field value"),

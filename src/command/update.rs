@@ -12,7 +12,12 @@ use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{Reason, Refusal, Shape, Tree};
 
-const OWN: &[&str] = &["ordered", "bypassDocumentValidation", "bypassEmptyTsReplacement", "let"];
+const OWN: &[&str] = &[
+    "ordered",
+    "bypassDocumentValidation",
+    "bypassEmptyTsReplacement",
+    "let",
+];
 
 /// Plans the command.
 ///
@@ -23,7 +28,10 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     view.each_field(draft, |draft, field| match field.key() {
         b"updates" => field.each_document(draft, |draft, statement| {
             draft.count_documents(1);
-            let names = Names { filter: b"q", update: b"u" };
+            let names = Names {
+                filter: b"q",
+                update: b"u",
+            };
             let variables = variables(&view.body, has_collation(&statement)?)?;
             let region = draft.open_doc(&statement);
             let parts = Parts::read(draft, &statement, &names, &tree, &variables)?;
@@ -39,7 +47,10 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                     _ => {
                         return Err(Refusal::new(
                             Reason::Option,
-                            format!("argument '{}' of an update is not supported on a protected collection", element.key_text()),
+                            format!(
+                                "argument '{}' of an update is not supported on a protected collection",
+                                element.key_text()
+                            ),
                         ));
                     }
                 }
@@ -85,11 +96,19 @@ impl Parts {
         {
             // A dry run over the same filter: only what had to be widened is of interest.
             let mut scratch = draft.scratch();
-            let mut around = Around { collation, variables: Some(variables), upsert: Some(Vec::new()) };
+            let mut around = Around {
+                collation,
+                variables: Some(variables),
+                upsert: Some(Vec::new()),
+            };
             filter::plan(&mut scratch, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
             widened = around.upsert.unwrap_or_default();
         }
-        Ok(Self { collation, identifiers, widened: widened.into() })
+        Ok(Self {
+            collation,
+            identifiers,
+            widened: widened.into(),
+        })
     }
 
     /// Plans `element` if it is the filter, the update or the array filters.
@@ -104,7 +123,11 @@ impl Parts {
         let document = element.document().map_err(malformed)?;
         match document {
             Some(doc) if element.key == names.filter => {
-                let mut around = Around { collation: self.collation, variables: Some(variables), upsert: None };
+                let mut around = Around {
+                    collation: self.collation,
+                    variables: Some(variables),
+                    upsert: None,
+                };
                 filter::plan(draft, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
             }
             Some(_) if element.key == names.update => {

@@ -48,10 +48,14 @@ pub fn plan(
 /// A [`Refusal`] for malformed bytes.
 pub fn identifiers(element: &Element<'_>, tree: &Arc<Tree>) -> Result<Identifiers, Refusal> {
     let mut found = Identifiers::default();
-    let Form::Operators(doc) = form(element)? else { return Ok(found) };
+    let Form::Operators(doc) = form(element)? else {
+        return Ok(found);
+    };
     let root = Shape::Tree(Arc::clone(tree));
     for operator in doc.elements() {
-        let Some(paths) = operator.map_err(malformed)?.document().map_err(malformed)? else { continue };
+        let Some(paths) = operator.map_err(malformed)?.document().map_err(malformed)? else {
+            continue;
+        };
         for path in paths.elements() {
             let path = path.map_err(malformed)?.key;
             let mut at = 0;
@@ -79,13 +83,23 @@ pub fn array_filters(
     identifiers: &Identifiers,
     collation: bool,
 ) -> Result<(), Refusal> {
-    let Some(list) = element.document().map_err(malformed)? else { return Ok(()) };
+    let Some(list) = element.document().map_err(malformed)? else {
+        return Ok(());
+    };
     let tree = Tree::new(crate::policy::Rest::Unknown, identifiers.0.iter().cloned());
     let shape = Shape::Tree(Arc::new(tree));
     let region = draft.open_doc(&list);
     for item in list.elements() {
         if let Some(doc) = item.map_err(malformed)?.document().map_err(malformed)? {
-            filter::plan(draft, &doc, &shape, &mut Around { collation, ..Around::default() })?;
+            filter::plan(
+                draft,
+                &doc,
+                &shape,
+                &mut Around {
+                    collation,
+                    ..Around::default()
+                },
+            )?;
         }
     }
     draft.close(region, list.end());
@@ -94,24 +108,38 @@ pub fn array_filters(
 
 fn form<'a>(element: &Element<'a>) -> Result<Form<'a>, Refusal> {
     let Some(doc) = element.document().map_err(malformed)? else {
-        return Err(Refusal::new(Reason::Malformed, "an update must be a document or a pipeline"));
+        return Err(Refusal::new(
+            Reason::Malformed,
+            "an update must be a document or a pipeline",
+        ));
     };
     if element.kind == kind::ARRAY {
         return Ok(Form::Pipeline(doc));
     }
     let first = doc.elements().next().transpose().map_err(malformed)?;
     let has_operators = first.is_some_and(|e| e.key.first() == Some(&b'$'));
-    Ok(if has_operators { Form::Operators(doc) } else { Form::Replacement(doc) })
+    Ok(if has_operators {
+        Form::Operators(doc)
+    } else {
+        Form::Replacement(doc)
+    })
 }
 
 /// A pipeline update: allowed where no stage reads or assigns anything protected.
-fn pipeline(draft: &mut Draft<'_>, stages: &Doc<'_>, tree: &Arc<Tree>, widened: &[Widened]) -> Result<(), Refusal> {
+fn pipeline(
+    draft: &mut Draft<'_>,
+    stages: &Doc<'_>,
+    tree: &Arc<Tree>,
+    widened: &[Widened],
+) -> Result<(), Refusal> {
     if let Some(first) = widened.first() {
         return Err(upsert_in_two_forms(&first.rule));
     }
     let root = Shape::Tree(Arc::clone(tree));
     for stage in stages.elements() {
-        let Some(stage) = stage.map_err(malformed)?.document().map_err(malformed)? else { continue };
+        let Some(stage) = stage.map_err(malformed)?.document().map_err(malformed)? else {
+            continue;
+        };
         for operator in stage.elements() {
             let operator = operator.map_err(malformed)?;
             match operator.key {
@@ -122,7 +150,9 @@ fn pipeline(draft: &mut Draft<'_>, stages: &Doc<'_>, tree: &Arc<Tree>, widened: 
                 // Removing a field needs no look at its value.
                 continue;
             }
-            let Some(fields) = operator.document().map_err(malformed)? else { continue };
+            let Some(fields) = operator.document().map_err(malformed)? else {
+                continue;
+            };
             for field in fields.elements() {
                 let field = field.map_err(malformed)?;
                 if !matches!(root.resolve(field.key), Target::Plain) {
@@ -151,7 +181,11 @@ fn operators(
     let mut has_set_on_insert = false;
     for operator in doc.elements() {
         let operator = operator.map_err(malformed)?;
-        let Some(fields) = operator.document().map_err(malformed)?.filter(|_| operator.kind == kind::DOCUMENT) else {
+        let Some(fields) = operator
+            .document()
+            .map_err(malformed)?
+            .filter(|_| operator.kind == kind::DOCUMENT)
+        else {
             continue;
         };
         let inner = draft.open_doc(&fields);
@@ -195,13 +229,18 @@ fn retain_unset(widened: &mut Vec<Widened>, doc: &Doc<'_>) -> Result<(), Refusal
     }
     for operator in doc.elements() {
         let operator = operator.map_err(malformed)?;
-        let Some(fields) = operator.document().map_err(malformed)? else { continue };
+        let Some(fields) = operator.document().map_err(malformed)? else {
+            continue;
+        };
         for field in fields.elements() {
             let key = field.map_err(malformed)?.key;
             widened.retain(|one| *one.path != *key);
         }
     }
-    if let Some(one) = widened.iter().find(|one| one.path.split(|b| *b == b'.').any(is_position)) {
+    if let Some(one) = widened
+        .iter()
+        .find(|one| one.path.split(|b| *b == b'.').any(is_position))
+    {
         return Err(upsert_in_two_forms(&one.rule));
     }
     Ok(())
@@ -225,7 +264,11 @@ fn assign(
     if let Target::Unknown = target {
         return Err(Refusal::new(
             Reason::UnknownShape,
-            format!("{} on '{}': a number in this path may be an array index or a key; it is protected in one reading only", operator.key_text(), field.key_text()),
+            format!(
+                "{} on '{}': a number in this path may be an array index or a key; it is protected in one reading only",
+                operator.key_text(),
+                field.key_text()
+            ),
         ));
     }
     if let Target::Sealed(rule) | Target::Below(rule) = &target {
@@ -257,7 +300,12 @@ fn assign(
 }
 
 /// `$push` / `$addToSet`, plain or with `$each` and its modifiers.
-fn push(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, target: &Target) -> Result<(), Refusal> {
+fn push(
+    draft: &mut Draft<'_>,
+    operator: &Element<'_>,
+    field: &Element<'_>,
+    target: &Target,
+) -> Result<(), Refusal> {
     match target {
         Target::Below(rule) => return Err(below(operator, field, rule)),
         Target::Sealed(rule) if !rule.seals_elements() => return Err(whole_array(operator, field, rule)),
@@ -268,7 +316,10 @@ fn push(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, targ
             if draft.is_expanded(rule) {
                 return Err(Refusal::new(
                     Reason::Rotation,
-                    format!("field '{}': $addToSet cannot tell duplicates while the field is migrating or its key is rotating; finish that first, or use $push", rule.path),
+                    format!(
+                        "field '{}': $addToSet cannot tell duplicates while the field is migrating or its key is rotating; finish that first, or use $push",
+                        rule.path
+                    ),
                 ));
             }
         }
@@ -278,7 +329,11 @@ fn push(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, targ
         _ => {}
     }
     let shape = shape_of(target);
-    let each = match field.document().map_err(malformed)?.filter(|_| field.kind == kind::DOCUMENT) {
+    let each = match field
+        .document()
+        .map_err(malformed)?
+        .filter(|_| field.kind == kind::DOCUMENT)
+    {
         Some(doc) if doc.get(b"$each").map_err(malformed)?.is_some() => doc,
         _ => return item(draft, field, &shape, operator),
     };
@@ -287,7 +342,9 @@ fn push(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, targ
         let modifier = modifier.map_err(malformed)?;
         match modifier.key {
             b"$each" => {
-                let Some(list) = modifier.document().map_err(malformed)? else { continue };
+                let Some(list) = modifier.document().map_err(malformed)? else {
+                    continue;
+                };
                 let inner = draft.open_doc(&list);
                 for one in list.elements() {
                     item(draft, &one.map_err(malformed)?, &shape, operator)?;
@@ -304,13 +361,22 @@ fn push(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, targ
 }
 
 /// One new array item.
-fn item(draft: &mut Draft<'_>, value: &Element<'_>, shape: &Shape, operator: &Element<'_>) -> Result<(), Refusal> {
+fn item(
+    draft: &mut Draft<'_>,
+    value: &Element<'_>,
+    shape: &Shape,
+    operator: &Element<'_>,
+) -> Result<(), Refusal> {
     if let Shape::Sealed(rule) = shape
         && value.kind == kind::ARRAY
     {
         return Err(Refusal::new(
             Reason::Type,
-            format!("field '{}': {} of an array as one item; use $each for several items", rule.path, operator.key_text()),
+            format!(
+                "field '{}': {} of an array as one item; use $each for several items",
+                rule.path,
+                operator.key_text()
+            ),
         ));
     }
     seal_value(draft, value, shape)
@@ -330,7 +396,10 @@ fn sort_modifier(modifier: &Element<'_>, field: &Element<'_>, shape: &Shape) -> 
     if sorts_protected {
         return Err(Refusal::new(
             Reason::Order,
-            format!("field '{}': $sort by a protected field would order ciphertext; sort by a field that is not protected", field.key_text()),
+            format!(
+                "field '{}': $sort by a protected field would order ciphertext; sort by a field that is not protected",
+                field.key_text()
+            ),
         ));
     }
     Ok(())
@@ -344,14 +413,27 @@ fn pull(
     target: &Target,
     collation: bool,
 ) -> Result<(), Refusal> {
-    let mut around = Around { collation, ..Around::default() };
+    let mut around = Around {
+        collation,
+        ..Around::default()
+    };
     match target {
-        Target::Sealed(rule) if rule.seals_elements() => filter::predicate(draft, field, rule, &mut around, false, 1),
+        Target::Sealed(rule) if rule.seals_elements() => {
+            filter::predicate(draft, field, rule, &mut around, false, 1)
+        }
         Target::Sealed(rule) => Err(whole_array(operator, field, rule)),
         Target::Below(rule) => Err(below(operator, field, rule)),
         Target::Above(tree) => {
-            let Some(condition) = field.document().map_err(malformed)?.filter(|_| field.kind == kind::DOCUMENT) else {
-                return if field.kind == kind::ARRAY { Err(refused_above(operator, field)) } else { Ok(()) };
+            let Some(condition) = field
+                .document()
+                .map_err(malformed)?
+                .filter(|_| field.kind == kind::DOCUMENT)
+            else {
+                return if field.kind == kind::ARRAY {
+                    Err(refused_above(operator, field))
+                } else {
+                    Ok(())
+                };
             };
             filter::plan(draft, &condition, &Shape::Tree(Arc::clone(tree)), &mut around)
         }
@@ -359,14 +441,23 @@ fn pull(
     }
 }
 
-fn pull_all(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, target: &Target) -> Result<(), Refusal> {
+fn pull_all(
+    draft: &mut Draft<'_>,
+    operator: &Element<'_>,
+    field: &Element<'_>,
+    target: &Target,
+) -> Result<(), Refusal> {
     let rule = match target {
         Target::Sealed(rule) if rule.is_deterministic() => rule,
         Target::Sealed(rule) => return Err(refused(operator, field, rule)),
         Target::Below(rule) => return Err(below(operator, field, rule)),
         _ => return Err(refused_above(operator, field)),
     };
-    let Some(list) = field.document().map_err(malformed)?.filter(|_| field.kind == kind::ARRAY) else {
+    let Some(list) = field
+        .document()
+        .map_err(malformed)?
+        .filter(|_| field.kind == kind::ARRAY)
+    else {
         return Err(refused(operator, field, rule));
     };
     if !draft.is_expanded(rule) {
@@ -383,7 +474,9 @@ fn pull_all(draft: &mut Draft<'_>, operator: &Element<'_>, field: &Element<'_>, 
 }
 
 fn rename(operator: &Element<'_>, field: &Element<'_>, root: &Shape, from: &Target) -> Result<(), Refusal> {
-    let to = field.text().map_or(Target::Unknown, |to| root.resolve(to.as_bytes()));
+    let to = field
+        .text()
+        .map_or(Target::Unknown, |to| root.resolve(to.as_bytes()));
     if matches!((from, &to), (Target::Plain, Target::Plain)) {
         return Ok(());
     }
@@ -460,7 +553,9 @@ fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refus
 fn pipeline_touches(stage: &str, path: &str) -> Refusal {
     Refusal::new(
         Reason::PipelineUpdate,
-        format!("pipeline update: {stage} touches protected field '{path}'; use update operators ($set, $unset, …) for protected fields"),
+        format!(
+            "pipeline update: {stage} touches protected field '{path}'; use update operators ($set, $unset, …) for protected fields"
+        ),
     )
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::crypto::{Cipher, kdf, Header, MATERIAL, OpenError, SealError, Suite, header};
+use crate::crypto::{Cipher, Header, MATERIAL, OpenError, SealError, Suite, header, kdf};
 use crate::name::KeyId;
 use crate::secret::Secret;
 
@@ -97,7 +97,10 @@ impl Dek {
     /// # Errors
     /// [`SealError`] where the cryptographic library fails.
     pub fn subkey(&self, purpose: &str) -> Result<Secret<[u8; 32]>, SealError> {
-        kdf::derive(self.material.expose(), &[b"fieldveil/v1/", purpose.as_bytes(), b"/", self.domain.as_bytes()])
+        kdf::derive(
+            self.material.expose(),
+            &[b"fieldveil/v1/", purpose.as_bytes(), b"/", self.domain.as_bytes()],
+        )
     }
 
     fn cipher(&self, suite: Suite) -> Result<&Cipher, SealError> {

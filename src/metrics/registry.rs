@@ -128,7 +128,11 @@ impl Metrics {
 
     /// Counts a command by its event; see [`Metrics::command`].
     pub fn observe(&self, event: &CommandEvent) {
-        self.command(event.command, event.outcome, Duration::from_micros(event.duration_us));
+        self.command(
+            event.command,
+            event.outcome,
+            Duration::from_micros(event.duration_us),
+        );
     }
 
     /// Counts a command by name and outcome, its time, and its refusal or failure by reason.

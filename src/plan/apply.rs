@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Plan, subject};
 use super::op::{Op, Value, Versions};
+use super::{Plan, subject};
 use crate::bson::kind;
 use crate::crypto::envelope::{self, Header};
 use crate::crypto::pseudonym::Pseudonymizer;
@@ -75,14 +75,31 @@ pub fn apply(
 ) -> Result<Applied, ApplyError> {
     let base = out.len();
     out.reserve(frame.len() + 64 * plan.ops.len());
-    let keys = plan.summary.rules.iter().map(|(rule, _)| ring.domain(&rule.domain)).collect();
-    let mut run = Run { frame, plan, ring, keys, subjects, out, at: 0, open: Vec::new(), applied: Applied::default() };
+    let keys = plan
+        .summary
+        .rules
+        .iter()
+        .map(|(rule, _)| ring.domain(&rule.domain))
+        .collect();
+    let mut run = Run {
+        frame,
+        plan,
+        ring,
+        keys,
+        subjects,
+        out,
+        at: 0,
+        open: Vec::new(),
+        applied: Applied::default(),
+    };
     run.seen_subjects();
     for op in &plan.ops {
         run.step(op)?;
     }
     run.copy_to(frame.len())?;
-    let Run { out, applied, open, .. } = run;
+    let Run {
+        out, applied, open, ..
+    } = run;
     if !open.is_empty() {
         return Err(ApplyError::Inconsistent);
     }
@@ -118,7 +135,10 @@ impl<'a> Run<'a> {
         match op {
             Op::Open { at } => {
                 self.copy_to(*at as usize + 4)?;
-                self.open.push(Frame { start: self.out.len() - 4, items: 0 });
+                self.open.push(Frame {
+                    start: self.out.len() - 4,
+                    items: 0,
+                });
                 Ok(())
             }
             Op::Close { end } => {
@@ -137,7 +157,10 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Op::Begin => {
-                self.open.push(Frame { start: self.out.len(), items: 0 });
+                self.open.push(Frame {
+                    start: self.out.len(),
+                    items: 0,
+                });
                 self.out.extend_from_slice(&[0; 4]);
                 Ok(())
             }
@@ -153,18 +176,30 @@ impl<'a> Run<'a> {
                 let dek = self.write_key(*rule)?;
                 self.seal(dek, *rule, value)
             }
-            Op::Seal { from, value_at, to, value, rule } => {
+            Op::Seal {
+                from,
+                value_at,
+                to,
+                value,
+                rule,
+            } => {
                 self.copy_to(*from as usize)?;
                 self.out.push(kind::BINARY);
-                let key = self.frame.get(*from as usize + 1..*value_at as usize).ok_or(ApplyError::Inconsistent)?;
+                let key = self
+                    .frame
+                    .get(*from as usize + 1..*value_at as usize)
+                    .ok_or(ApplyError::Inconsistent)?;
                 self.out.extend_from_slice(key);
                 self.skip_to(*to as usize)?;
                 let dek = self.write_key(*rule)?;
                 self.seal(dek, *rule, value)
             }
-            Op::Unseal { from, value_at, to, rule } => {
-                self.unseal(*from as usize, *value_at as usize, *to as usize, *rule)
-            }
+            Op::Unseal {
+                from,
+                value_at,
+                to,
+                rule,
+            } => self.unseal(*from as usize, *value_at as usize, *to as usize, *rule),
         }
     }
 
@@ -207,7 +242,9 @@ impl<'a> Run<'a> {
                 if versions == Versions::EveryAndPlain {
                     self.plain_item(value)?;
                 }
-                keys.read.iter().try_for_each(|dek| self.sealed_item(dek, rule, value))
+                keys.read
+                    .iter()
+                    .try_for_each(|dek| self.sealed_item(dek, rule, value))
             }
         }
     }
@@ -238,7 +275,11 @@ impl<'a> Run<'a> {
     }
 
     fn keys_of(&self, rule: u16) -> Result<&'a Arc<DomainKeys>, ApplyError> {
-        self.keys.get(usize::from(rule)).copied().flatten().ok_or(ApplyError::MissingKey)
+        self.keys
+            .get(usize::from(rule))
+            .copied()
+            .flatten()
+            .ok_or(ApplyError::MissingKey)
     }
 
     fn write_key(&self, rule: u16) -> Result<&'a Dek, ApplyError> {
@@ -246,7 +287,12 @@ impl<'a> Run<'a> {
     }
 
     fn rule(&self, rule: u16) -> Result<&'a Arc<FieldRule>, ApplyError> {
-        self.plan.summary.rules.get(usize::from(rule)).map(|(rule, _)| rule).ok_or(ApplyError::Inconsistent)
+        self.plan
+            .summary
+            .rules
+            .get(usize::from(rule))
+            .map(|(rule, _)| rule)
+            .ok_or(ApplyError::Inconsistent)
     }
 
     /// Emits the value of a binary element: length, subtype, envelope.
@@ -257,14 +303,22 @@ impl<'a> Run<'a> {
         self.out.extend_from_slice(&[0, 0, 0, 0, rule.suite.subtype()]);
         let payload = self.out.len();
         dek.seal(rule.suite, value.kind, value.slice(self.frame), self.out)
-            .map_err(|_| ApplyError::Exhausted { path: Arc::clone(&rule.path) })?;
+            .map_err(|_| ApplyError::Exhausted {
+                path: Arc::clone(&rule.path),
+            })?;
         let len = i32::try_from(self.out.len() - payload).map_err(|_| ApplyError::TooLarge)?;
         self.out[prefix..prefix + 4].copy_from_slice(&len.to_le_bytes());
         Ok(())
     }
 
     #[inline]
-    fn unseal(&mut self, from: usize, value_at: usize, to: usize, place: Option<u16>) -> Result<(), ApplyError> {
+    fn unseal(
+        &mut self,
+        from: usize,
+        value_at: usize,
+        to: usize,
+        place: Option<u16>,
+    ) -> Result<(), ApplyError> {
         self.copy_to(from)?;
         let kind_at = self.out.len();
         self.copy_to(value_at)?;
@@ -272,20 +326,29 @@ impl<'a> Run<'a> {
         let subtype = *self.frame.get(value_at + 4).ok_or(ApplyError::Inconsistent)?;
         let payload = self.frame.get(value_at + 5..to).ok_or(ApplyError::Inconsistent)?;
         let Header::Envelope { key, .. } = envelope::header(subtype, payload) else {
-            return Err(ApplyError::Broken { key: None, domain: None });
+            return Err(ApplyError::Broken {
+                key: None,
+                domain: None,
+            });
         };
         let dek = self.ring.by_id(&key).ok_or(ApplyError::MissingKey)?;
         if let Some(place) = place {
             let rule = self.rule(place)?;
             // A key without a domain is a CSFLE driver's own; anything else was moved here from another field.
             if !dek.domain().is_empty() && *dek.domain() != *rule.domain {
-                return Err(ApplyError::Moved { path: Arc::clone(&rule.path), domain: dek.domain().into() });
+                return Err(ApplyError::Moved {
+                    path: Arc::clone(&rule.path),
+                    domain: dek.domain().into(),
+                });
             }
         }
         let plain_at = self.out.len();
         let kind = dek
             .open(subtype, payload, self.out)
-            .map_err(|_| ApplyError::Broken { key: Some(key), domain: Some(dek.domain().into()) })?;
+            .map_err(|_| ApplyError::Broken {
+                key: Some(key),
+                domain: Some(dek.domain().into()),
+            })?;
         self.out[kind_at] = kind;
         self.count_opened(dek);
         if let Some(subjects) = self.subjects
@@ -298,7 +361,12 @@ impl<'a> Run<'a> {
     }
 
     fn count_opened(&mut self, dek: &Dek) {
-        match self.applied.opened.iter_mut().find(|(domain, _)| **domain == *dek.domain()) {
+        match self
+            .applied
+            .opened
+            .iter_mut()
+            .find(|(domain, _)| **domain == *dek.domain())
+        {
             Some((_, n)) => *n += 1,
             None => self.applied.opened.push((dek.domain().into(), 1)),
         }

@@ -53,7 +53,12 @@ impl<'a> Draft<'a> {
 
     /// A draft over the same message whose edits are thrown away: for looking ahead.
     pub fn scratch(&self) -> Self {
-        Self { frame: self.frame, keys: self.keys, subject: None, plan: Plan::default() }
+        Self {
+            frame: self.frame,
+            keys: self.keys,
+            subject: None,
+            plan: Plan::default(),
+        }
     }
 
     /// How many edits there are so far.
@@ -274,10 +279,13 @@ impl<'a> Draft<'a> {
     /// A rule's index, without asking for its keys: opening takes the key that the envelope names.
     fn place(&mut self, rule: &Arc<FieldRule>) -> u16 {
         let rules = &mut self.plan.summary.rules;
-        let index = rules.iter().position(|(r, _)| Arc::ptr_eq(r, rule)).unwrap_or_else(|| {
-            rules.push((Arc::clone(rule), 0));
-            rules.len() - 1
-        });
+        let index = rules
+            .iter()
+            .position(|(r, _)| Arc::ptr_eq(r, rule))
+            .unwrap_or_else(|| {
+                rules.push((Arc::clone(rule), 0));
+                rules.len() - 1
+            });
         u16::try_from(index).unwrap_or(u16::MAX)
     }
 

@@ -26,7 +26,16 @@ impl From<Malformed> for Unproved {
 }
 
 /// Operators whose operand is no value of the field.
-const NOT_VALUES: &[&[u8]] = &[b"$exists", b"$unset", b"$size", b"$slice", b"$position", b"$sort", b"$pop", b"$type"];
+const NOT_VALUES: &[&[u8]] = &[
+    b"$exists",
+    b"$unset",
+    b"$size",
+    b"$slice",
+    b"$position",
+    b"$sort",
+    b"$pop",
+    b"$type",
+];
 
 /// Walks `doc`, whose root has this shape.
 ///
@@ -46,7 +55,11 @@ fn walk(doc: &Doc<'_>, shape: &Shape, place: Place, depth: usize) -> Result<(), 
             continue;
         }
         // What `$pull` takes out is named by a filter.
-        let place = if matches!(element.key, b"$pull" | b"$pullAll") { Place::Filter } else { place };
+        let place = if matches!(element.key, b"$pull" | b"$pullAll") {
+            Place::Filter
+        } else {
+            place
+        };
         match descend(shape, element.key) {
             Inside::Plain => {}
             Inside::At(shape) => value(&element, shape, place, depth)?,
@@ -68,10 +81,14 @@ fn value(element: &Element<'_>, shape: &Shape, place: Place, depth: usize) -> Re
         return Ok(());
     }
     let sealed = element.kind == kind::NULL
-        || element
-            .binary()
-            .is_some_and(|(subtype, payload)| matches!(envelope::header(subtype, payload), Header::Envelope { .. }));
-    if sealed { Ok(()) } else { Err(Unproved(rule.path.to_string())) }
+        || element.binary().is_some_and(|(subtype, payload)| {
+            matches!(envelope::header(subtype, payload), Header::Envelope { .. })
+        });
+    if sealed {
+        Ok(())
+    } else {
+        Err(Unproved(rule.path.to_string()))
+    }
 }
 
 enum Inside<'a> {

@@ -20,7 +20,12 @@ fn normal(of_kind: u8, value: &[u8]) -> Cow<'_, [u8]> {
     if !text.iter().any(|b| is_noise(b) || b.is_ascii_lowercase()) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.iter().filter(|b| !is_noise(b)).map(u8::to_ascii_uppercase).collect())
+    Cow::Owned(
+        text.iter()
+            .filter(|b| !is_noise(b))
+            .map(u8::to_ascii_uppercase)
+            .collect(),
+    )
 }
 
 #[cfg(test)]

@@ -94,7 +94,13 @@ enum Woke {
 }
 
 impl Connection {
-    pub(super) fn new(client: Leg, server: Leg, session: Session, shared: Arc<Shared>, listener: Address) -> Self {
+    pub(super) fn new(
+        client: Leg,
+        server: Leg,
+        session: Session,
+        shared: Arc<Shared>,
+        listener: Address,
+    ) -> Self {
         let observer = shared.observer();
         let stop = Box::pin(shared.stop());
         Self {
@@ -209,7 +215,11 @@ impl Connection {
         let bytes = std::mem::take(&mut self.from_client.bytes);
         let mut at = 0;
         loop {
-            let max = if self.session.is_greeted() { limits::MAX_MESSAGE } else { limits::MAX_MESSAGE_BEFORE_AUTH };
+            let max = if self.session.is_greeted() {
+                limits::MAX_MESSAGE
+            } else {
+                limits::MAX_MESSAGE_BEFORE_AUTH
+            };
             let rest = bytes.get(at..).unwrap_or_default();
             match peel(rest, max) {
                 Ok(Peeled::Frame(length)) => {
@@ -233,7 +243,8 @@ impl Connection {
             let live = self.shared.live();
             let begun = self.shared.now_us();
             let step = with_context(&self.shared, &live, &self.listener, begun, |cx| {
-                self.session.on_client(frame, cx, &mut self.to_server.bytes, &mut self.to_client.bytes)
+                self.session
+                    .on_client(frame, cx, &mut self.to_server.bytes, &mut self.to_client.bytes)
             });
             self.session.charge(self.shared.now_us() - begun);
             match step {
@@ -242,7 +253,8 @@ impl Connection {
                     if let Err(why) = self.shared.resolve(&wanted).await {
                         let now = self.shared.now_us();
                         let refused = with_context(&self.shared, &live, &self.listener, now, |cx| {
-                            self.session.refuse_client(frame, cx, &why, &mut self.to_client.bytes)
+                            self.session
+                                .refuse_client(frame, cx, &why, &mut self.to_client.bytes)
                         });
                         return refused.map_err(|Closing(why)| End::Closed(why));
                     }
@@ -267,7 +279,9 @@ impl Connection {
                 Err(_) => return Err(End::Closed("malformed reply")),
             }
             if !self.to_client.has_room() {
-                poll_fn(|cx| self.to_client.poll_drain(cx, Pin::new(&mut self.client))).await.map_err(|_| End::Io)?;
+                poll_fn(|cx| self.to_client.poll_drain(cx, Pin::new(&mut self.client)))
+                    .await
+                    .map_err(|_| End::Io)?;
             }
         }
         self.from_server.keep_rest(bytes, at);
@@ -338,7 +352,11 @@ impl Connection {
 
 impl Incoming {
     /// Reads once. `Ready(Ok(0))` is the end of the stream.
-    fn poll_fill(&mut self, cx: &mut std::task::Context<'_>, source: Pin<&mut Leg>) -> Poll<io::Result<usize>> {
+    fn poll_fill(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        source: Pin<&mut Leg>,
+    ) -> Poll<io::Result<usize>> {
         SCRATCH_BUFFER.with_borrow_mut(|scratch| {
             let mut buf = ReadBuf::new(scratch);
             match source.poll_read(cx, &mut buf) {

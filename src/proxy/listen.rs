@@ -41,7 +41,14 @@ pub async fn bind(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|why| io::Error::new(why.kind(), format!("cannot listen on {address}: {why}")))?;
-    Ok(Listening { listener, door: Arc::new(Door { advertise, member, plaintext }) })
+    Ok(Listening {
+        listener,
+        door: Arc::new(Door {
+            advertise,
+            member,
+            plaintext,
+        }),
+    })
 }
 
 impl Listening {
@@ -77,7 +84,12 @@ impl Listening {
                 continue;
             };
             match stream.into_std() {
-                Ok(stream) => workers.hand_over(Accepted { stream, peer, door: Arc::clone(&self.door), permit }),
+                Ok(stream) => workers.hand_over(Accepted {
+                    stream,
+                    peer,
+                    door: Arc::clone(&self.door),
+                    permit,
+                }),
                 Err(why) => tracing::warn!(reason = %why, "cannot hand over a connection"),
             }
         }

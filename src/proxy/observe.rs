@@ -27,7 +27,11 @@ impl Observer {
             metrics.bytes(Leg::Upstream, Direction::Out),
         ];
         let fields = metrics.fields();
-        Self { shared, fields, bytes }
+        Self {
+            shared,
+            fields,
+            bytes,
+        }
     }
 
     pub(super) fn from_client(&self, n: usize) {
@@ -52,10 +56,17 @@ impl Observer {
             return;
         }
         for what in session.take_notices() {
-            self.record(LifecycleEvent { time_ms: self.shared.unix_ms(), what });
+            self.record(LifecycleEvent {
+                time_ms: self.shared.unix_ms(),
+                what,
+            });
         }
         for done in session.take_done() {
-            self.metrics().command(done.command, done.outcome, Duration::from_micros(done.duration_us));
+            self.metrics().command(
+                done.command,
+                done.outcome,
+                Duration::from_micros(done.duration_us),
+            );
             self.metrics().added(Duration::from_micros(done.spent_us));
             self.count_fields(&done);
             if let Some(event) = done.event {

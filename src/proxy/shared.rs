@@ -138,10 +138,13 @@ impl Shared {
 
     /// Resolves keys; the error is a text for the client.
     pub(super) async fn resolve(&self, wanted: &Wanted) -> Result<(), String> {
-        self.keys.resolve(&wanted.domains, &wanted.ids).await.map_err(|why| match wanted.elements.as_slice() {
-            [] => why.to_string(),
-            elements => format!("field '{}': {why}", elements.join("', '")),
-        })
+        self.keys
+            .resolve(&wanted.domains, &wanted.ids)
+            .await
+            .map_err(|why| match wanted.elements.as_slice() {
+                [] => why.to_string(),
+                elements => format!("field '{}': {why}", elements.join("', '")),
+            })
     }
 
     /// Completes when the process is to drain.

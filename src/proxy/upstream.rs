@@ -15,14 +15,19 @@ pub(super) async fn dial(live: &Live, member: Option<&str>) -> io::Result<Leg> {
     match tokio::time::timeout(live.times.connect, reach(live, &target)).await {
         Ok(Ok(leg)) => Ok(leg),
         Ok(Err(why)) => Err(io::Error::new(why.kind(), format!("{target}: {why}"))),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{target}: no answer in time"))),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("{target}: no answer in time"),
+        )),
     }
 }
 
 async fn reach(live: &Live, target: &Target) -> io::Result<Leg> {
     let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
     stream.set_nodelay(true)?;
-    let Some(config) = &live.upstream.tls else { return Ok(Leg::Plain(stream)) };
+    let Some(config) = &live.upstream.tls else {
+        return Ok(Leg::Plain(stream));
+    };
     let name = target.server_name().map_err(io::Error::other)?;
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
     Ok(Leg::Dialled(Box::new(connector.connect(name, stream).await?)))

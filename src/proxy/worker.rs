@@ -43,13 +43,17 @@ impl Workers {
     /// # Errors
     /// The operating system's error.
     pub fn start(count: usize, shared: &Arc<Shared>) -> io::Result<Self> {
-        let each = (0..count.max(1)).map(|n| Worker::start(n, Arc::clone(shared))).collect::<io::Result<_>>()?;
+        let each = (0..count.max(1))
+            .map(|n| Worker::start(n, Arc::clone(shared)))
+            .collect::<io::Result<_>>()?;
         Ok(Self { each })
     }
 
     /// Gives a connection to the worker with the fewest. The queue is bounded by the permits that come with it.
     pub(super) fn hand_over(&self, accepted: Accepted) {
-        let Some(worker) = self.each.iter().min_by_key(|w| w.busy.load(Ordering::Relaxed)) else { return };
+        let Some(worker) = self.each.iter().min_by_key(|w| w.busy.load(Ordering::Relaxed)) else {
+            return;
+        };
         worker.busy.fetch_add(1, Ordering::Relaxed);
         if worker.queue.send(accepted).is_err() {
             tracing::error!("a worker thread has ended");
@@ -65,7 +69,11 @@ impl Workers {
     pub fn join(self) {
         for worker in self.each {
             drop(worker.queue);
-            let thread = worker.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let thread = worker
+                .thread
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take();
             if thread.is_some_and(|thread| thread.join().is_err()) {
                 tracing::error!("a worker thread panicked");
             }
@@ -78,11 +86,17 @@ impl Worker {
         let (queue, incoming) = mpsc::unbounded_channel();
         let busy = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&busy);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || LocalSet::new().block_on(&runtime, serve(incoming, counter, shared)))?;
-        Ok(Self { queue, busy, thread: std::sync::Mutex::new(Some(thread)) })
+        Ok(Self {
+            queue,
+            busy,
+            thread: std::sync::Mutex::new(Some(thread)),
+        })
     }
 }
 
@@ -107,7 +121,12 @@ async fn serve(mut incoming: mpsc::UnboundedReceiver<Accepted>, busy: Arc<Atomic
 }
 
 async fn one(accepted: Accepted, shared: Arc<Shared>) {
-    let Accepted { stream, peer, door, permit } = accepted;
+    let Accepted {
+        stream,
+        peer,
+        door,
+        permit,
+    } = accepted;
     let metrics = Arc::clone(shared.metrics());
     let client = match meet(stream, &door, &shared).await {
         Ok(client) => client,
@@ -155,16 +174,25 @@ async fn meet(stream: std::net::TcpStream, door: &Door, shared: &Shared) -> io::
         return Ok(Leg::Plain(stream));
     }
     let live = Arc::clone(&shared.live());
-    let config = live.tls_in.as_ref().ok_or_else(|| io::Error::other("no certificate is configured"))?;
+    let config = live
+        .tls_in
+        .as_ref()
+        .ok_or_else(|| io::Error::other("no certificate is configured"))?;
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(config));
     let handshake = tokio::time::timeout(live.times.handshake, acceptor.accept(stream)).await;
-    let result = handshake.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake in time")));
-    let version = result.as_ref().ok().and_then(|tls| tls.get_ref().1.protocol_version());
+    let result =
+        handshake.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake in time")));
+    let version = result
+        .as_ref()
+        .ok()
+        .and_then(|tls| tls.get_ref().1.protocol_version());
     let version = match version {
         Some(rustls::ProtocolVersion::TLSv1_3) => TlsVersion::V13,
         Some(rustls::ProtocolVersion::TLSv1_2) => TlsVersion::V12,
         _ => TlsVersion::None,
     };
-    shared.metrics().tls_handshake(Side::Client, version, result.is_ok());
+    shared
+        .metrics()
+        .tls_handshake(Side::Client, version, result.is_ok());
     result.map(|tls| Leg::Accepted(Box::new(tls)))
 }

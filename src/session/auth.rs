@@ -35,17 +35,26 @@ pub(super) fn claimed(start: &Doc<'_>, db: &str) -> Result<Option<Candidate>, Re
             _ => {}
         }
     }
-    let known = ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"].into_iter().find(|known| mechanism == Some(known));
+    let known = ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]
+        .into_iter()
+        .find(|known| mechanism == Some(known));
     let user = match known.or(mechanism) {
         Some("MONGODB-X509") => return Err(refuse_x509()),
         Some("SCRAM-SHA-1" | "SCRAM-SHA-256") => scram_user(payload),
         // authzid NUL authcid NUL password: only the name is looked at.
-        Some("PLAIN") => payload.split(|b| *b == 0).nth(1).and_then(|user| std::str::from_utf8(user).ok()).map(str::to_owned),
+        Some("PLAIN") => payload
+            .split(|b| *b == 0)
+            .nth(1)
+            .and_then(|user| std::str::from_utf8(user).ok())
+            .map(str::to_owned),
         _ => None,
     };
     Ok(user.map(|user| {
         let (user, _) = bounded_name(&user);
-        Candidate { principal: format!("{user}@{source}").into(), mechanism: known.unwrap_or("other") }
+        Candidate {
+            principal: format!("{user}@{source}").into(),
+            mechanism: known.unwrap_or("other"),
+        }
     }))
 }
 
@@ -78,7 +87,11 @@ mod tests {
         let mut binary = i32::try_from(payload.len()).unwrap().to_le_bytes().to_vec();
         binary.push(0);
         binary.extend_from_slice(payload);
-        start.int32("saslStart", 1).string("mechanism", "SCRAM-SHA-256").raw(5, "payload", &binary).string("$db", "admin");
+        start
+            .int32("saslStart", 1)
+            .string("mechanism", "SCRAM-SHA-256")
+            .raw(5, "payload", &binary)
+            .string("$db", "admin");
         let bytes = start.finish();
         let claimed = claimed(&Doc::at(&bytes, 0).unwrap(), "test").unwrap().unwrap();
         assert_eq!(&*claimed.principal, "ward,north@admin");
@@ -89,6 +102,11 @@ mod tests {
         let mut start = Builder::new();
         start.int32("saslStart", 1).string("mechanism", "MONGODB-X509");
         let bytes = start.finish();
-        assert!(claimed(&Doc::at(&bytes, 0).unwrap(), "x").unwrap_err().text.contains("SCRAM-SHA-256"));
+        assert!(
+            claimed(&Doc::at(&bytes, 0).unwrap(), "x")
+                .unwrap_err()
+                .text
+                .contains("SCRAM-SHA-256")
+        );
     }
 }

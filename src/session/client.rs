@@ -72,7 +72,9 @@ impl Session {
     ) -> Result<(), Closing> {
         let refusal = Refusal::new(Reason::Key, why);
         let message = OpMsg::parse(frame).map_err(|_| Closing("malformed frame"))?;
-        let Ok(Some(view)) = read(&message) else { return Err(Closing("malformed frame")) };
+        let Ok(Some(view)) = read(&message) else {
+            return Err(Closing("malformed frame"));
+        };
         let named = Named::new(&view, cx);
         let request = named.request(&message);
         self.refuse(&request, &refusal, cx, to_client)
@@ -99,13 +101,18 @@ impl Session {
             Ok(Some(view)) => view,
             // No `$db`, or an empty body: the server's own code for it.
             Ok(None) => {
-                let refusal = Refusal::new(Reason::Malformed, "OP_MSG requests require a $db argument").with_code(40571);
+                let refusal = Refusal::new(Reason::Malformed, "OP_MSG requests require a $db argument")
+                    .with_code(40571);
                 return self.refuse_unread(&message, &refusal, cx, to_client);
             }
             Err(refusal) => return self.refuse_unread(&message, &refusal, cx, to_client),
         };
         let entry = table::find(view.name);
-        if let Some(Entry { verdict: Verdict::Session, .. }) = entry {
+        if let Some(Entry {
+            verdict: Verdict::Session,
+            ..
+        }) = entry
+        {
             return self.on_session_command(&message, &view, entry, cx, to_server, to_client);
         }
         let named = Named::new(&view, cx);
@@ -116,7 +123,11 @@ impl Session {
         }
         let (plan, touches) = match decide(&view, entry, &named, cx) {
             Ok(decided) => decided,
-            Err(refusal) => return self.refuse(&request, &refusal, cx, to_client).map(|()| Step::Done),
+            Err(refusal) => {
+                return self
+                    .refuse(&request, &refusal, cx, to_client)
+                    .map(|()| Step::Done);
+            }
         };
         if plan.needs_keys() {
             return Ok(Step::NeedKeys(Wanted::new(plan)));
@@ -127,11 +138,22 @@ impl Session {
                 "the audit log cannot be written, and the configuration refuses protected operations without it; \
                  the operator must free the log's disk or file (audit.path)",
             );
-            return self.refuse(&request, &refusal, cx, to_client).map(|()| Step::Done);
+            return self
+                .refuse(&request, &refusal, cx, to_client)
+                .map(|()| Step::Done);
         }
         if plan.is_identity() {
             let event = touches.then(|| self.event(&request, &plan, cx));
-            self.pass_on(frame, &message, entry, named.policy.clone(), plan, event, cx, to_server);
+            self.pass_on(
+                frame,
+                &message,
+                entry,
+                named.policy.clone(),
+                plan,
+                event,
+                cx,
+                to_server,
+            );
             return Ok(Step::Done);
         }
         match self.rewrite(frame, &plan, &named, cx, to_server) {
@@ -142,7 +164,9 @@ impl Session {
                 self.await_reply(&message, entry, named.policy.clone(), plan, Some(event), cx);
                 Ok(Step::Done)
             }
-            Err(refusal) => self.refuse(&request, &refusal, cx, to_client).map(|()| Step::Done),
+            Err(refusal) => self
+                .refuse(&request, &refusal, cx, to_client)
+                .map(|()| Step::Done),
         }
     }
 
@@ -156,30 +180,39 @@ impl Session {
         to_server: &mut Vec<u8>,
     ) -> Result<crate::plan::apply::Applied, Refusal> {
         let subject = named.policy.as_ref().and_then(|p| p.subject.as_ref());
-        let subjects = subject.map(|rule| Subjects { domain: &rule.domain, pseudonymizer: cx.pseudonymizer });
+        let subjects = subject.map(|rule| Subjects {
+            domain: &rule.domain,
+            pseudonymizer: cx.pseudonymizer,
+        });
         let base = to_server.len();
-        let result = apply(frame, plan, cx.ring, subjects.as_ref(), to_server).map_err(|why| apply_refusal(&why)).and_then(
-            |applied| {
+        let result = apply(frame, plan, cx.ring, subjects.as_ref(), to_server)
+            .map_err(|why| apply_refusal(&why))
+            .and_then(|applied| {
                 let rewritten = to_server.get_mut(base..).unwrap_or_default();
                 checksum::repair(rewritten).map_err(|_| apply_refusal(&ApplyError::TooLarge))?;
                 if let Some(policy) = &named.policy {
                     proof::prove_command(rewritten, &policy.shape).map_err(|path| {
                         Refusal::new(
                             Reason::Proof,
-                            format!("field '{}' would have left unsealed; please report this as a bug", path.0),
+                            format!(
+                                "field '{}' would have left unsealed; please report this as a bug",
+                                path.0
+                            ),
                         )
                     })?;
                 }
                 Ok(applied)
-            },
-        );
+            });
         if result.is_err() {
             to_server.truncate(base);
         }
         result
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site per outcome; a struct would only name the same things twice")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site per outcome; a struct would only name the same things twice"
+    )]
     fn pass_on(
         &mut self,
         frame: &[u8],
@@ -239,19 +272,38 @@ impl Session {
                         Some(Err(_)) => return Err(Closing("malformed frame")),
                         None => to_server.extend_from_slice(message.frame()),
                     }
-                    let mut pending = Pending::new(id, Kind::Hello { legacy: false, candidate }, cx.now_us);
+                    let mut pending = Pending::new(
+                        id,
+                        Kind::Hello {
+                            legacy: false,
+                            candidate,
+                        },
+                        cx.now_us,
+                    );
                     pending.entry = entry;
                     if !message.flags().more_to_come() {
                         self.pending.push(pending);
                     }
                     return Ok(Step::Done);
                 }
-                Err(refusal) => return self.refuse(&request, &refusal, cx, to_client).map(|()| Step::Done),
+                Err(refusal) => {
+                    return self
+                        .refuse(&request, &refusal, cx, to_client)
+                        .map(|()| Step::Done);
+                }
             },
-            "authenticate" => return self.refuse(&request, &refuse_x509(), cx, to_client).map(|()| Step::Done),
+            "authenticate" => {
+                return self
+                    .refuse(&request, &refuse_x509(), cx, to_client)
+                    .map(|()| Step::Done);
+            }
             "saslStart" => match claimed(&view.body, view.db) {
                 Ok(candidate) => Kind::Sasl(candidate),
-                Err(refusal) => return self.refuse(&request, &refusal, cx, to_client).map(|()| Step::Done),
+                Err(refusal) => {
+                    return self
+                        .refuse(&request, &refusal, cx, to_client)
+                        .map(|()| Step::Done);
+                }
             },
             "saslContinue" => Kind::Sasl(None),
             _ => Kind::Logout,
@@ -278,9 +330,16 @@ impl Session {
         let bad = |_| Closing("malformed frame");
         let mut body = Doc::at(frame, query.query.start).map_err(bad)?;
         if let Some(wrapped) = body.get(b"$query").map_err(bad)? {
-            body = wrapped.document().map_err(bad)?.ok_or(Closing("malformed frame"))?;
+            body = wrapped
+                .document()
+                .map_err(bad)?
+                .ok_or(Closing("malformed frame"))?;
         }
-        let name = body.elements().next().and_then(Result::ok).map_or(&b""[..], |e| e.key);
+        let name = body
+            .elements()
+            .next()
+            .and_then(Result::ok)
+            .map_or(&b""[..], |e| e.key);
         if !matches!(name, b"hello" | b"isMaster" | b"ismaster") {
             let refusal = Refusal::new(
                 Reason::Protocol,
@@ -298,7 +357,14 @@ impl Session {
                     Some(Err(_)) => return Err(Closing("malformed frame")),
                     None => to_server.extend_from_slice(frame),
                 }
-                self.pending.push(Pending::new(id, Kind::Hello { legacy: true, candidate }, cx.now_us));
+                self.pending.push(Pending::new(
+                    id,
+                    Kind::Hello {
+                        legacy: true,
+                        candidate,
+                    },
+                    cx.now_us,
+                ));
             }
             Err(refusal) => self.answer(id, true, &refuse::document(&refusal), false, cx, to_client),
         }
@@ -307,7 +373,11 @@ impl Session {
 
     /// Reads what a hello says about the client; returns who it claims to be and, where something has to go, the
     /// document that goes upstream instead.
-    fn greet(&mut self, body: &Doc<'_>, db: &str) -> Result<(Option<super::auth::Candidate>, Option<Vec<u8>>), Refusal> {
+    fn greet(
+        &mut self,
+        body: &Doc<'_>,
+        db: &str,
+    ) -> Result<(Option<super::auth::Candidate>, Option<Vec<u8>>), Refusal> {
         let facts = hello::facts(*body).map_err(malformed)?;
         if let Some(application) = facts.application {
             self.application = Some(bounded_name(application).0.into());
@@ -333,7 +403,14 @@ impl Session {
         if message.flags().more_to_come() {
             return Err(Closing("malformed command without reply"));
         }
-        self.answer(message.header().request_id, false, &refuse::document(refusal), message.flags().checksum_present(), cx, to_client);
+        self.answer(
+            message.header().request_id,
+            false,
+            &refuse::document(refusal),
+            message.flags().checksum_present(),
+            cx,
+            to_client,
+        );
         Ok(Step::Done)
     }
 
@@ -346,7 +423,11 @@ impl Session {
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let reason = refusal.reason.label();
-        let outcome = if request.silent { Outcome::Dropped { reason } } else { Outcome::Refused { reason } };
+        let outcome = if request.silent {
+            Outcome::Dropped { reason }
+        } else {
+            Outcome::Refused { reason }
+        };
         let mut event = self.event(request, &Plan::default(), cx);
         event.outcome = outcome;
         event.fields.extend(refusal.field.clone());
@@ -364,7 +445,14 @@ impl Session {
         if request.silent {
             return Err(Closing("refused an unacknowledged command"));
         }
-        self.answer(request.id, request.legacy, &refuse::document(refusal), request.checksum, cx, to_client);
+        self.answer(
+            request.id,
+            request.legacy,
+            &refuse::document(refusal),
+            request.checksum,
+            cx,
+            to_client,
+        );
         Ok(())
     }
 
@@ -383,16 +471,27 @@ impl Session {
         } else {
             encode::reply(0, request_id, doc, checksum).unwrap_or_default()
         };
-        self.pending.push(Pending::new(request_id, Kind::Local(bytes), cx.now_us));
+        self.pending
+            .push(Pending::new(request_id, Kind::Local(bytes), cx.now_us));
         self.pending.release(to_client);
     }
 
     fn event(&self, request: &Request<'_>, plan: &Plan, cx: &Context<'_>) -> Box<CommandEvent> {
-        let mut event = CommandEvent::new(cx.unix_ms, self.connection, request.namespace.clone(), request.command);
+        let mut event = CommandEvent::new(
+            cx.unix_ms,
+            self.connection,
+            request.namespace.clone(),
+            request.command,
+        );
         event.principal.clone_from(&self.principal);
         event.application.clone_from(&self.application);
         event.peer.clone_from(&self.peer);
-        event.fields = plan.summary.rules.iter().map(|(rule, _)| Arc::clone(&rule.path)).collect();
+        event.fields = plan
+            .summary
+            .rules
+            .iter()
+            .map(|(rule, _)| Arc::clone(&rule.path))
+            .collect();
         event.sealed = plan.summary.sealed();
         event.documents_in = plan.summary.documents;
         Box::new(event)
@@ -415,7 +514,11 @@ impl Named {
             (None, Some(collection)) => format!("{}.{collection}", view.db),
             (None, None) => view.db.to_owned(),
         };
-        Self { command: table::find(view.name).map_or("other", |e| e.name), namespace, policy }
+        Self {
+            command: table::find(view.name).map_or("other", |e| e.name),
+            namespace,
+            policy,
+        }
     }
 
     fn request(&self, message: &OpMsg<'_>) -> Request<'_> {
@@ -444,8 +547,19 @@ fn read<'a>(message: &OpMsg<'a>) -> Result<Option<CommandView<'a>>, Refusal> {
     let frame = message.frame();
     let mut sequences = Vec::new();
     for section in message.sections() {
-        if let Section::Sequence { at, identifier, docs_at, end } = section {
-            sequences.push(Sequence { identifier, at, documents_at: docs_at, end });
+        if let Section::Sequence {
+            at,
+            identifier,
+            docs_at,
+            end,
+        } = section
+        {
+            sequences.push(Sequence {
+                identifier,
+                at,
+                documents_at: docs_at,
+                end,
+            });
         }
     }
     let body = Doc::at(frame, message.body().start).map_err(malformed)?;
@@ -469,7 +583,10 @@ fn decide(
             refuse_inside(view, cx)?;
             let subject = named.policy.as_ref().and_then(|p| p.subject.clone());
             let mut draft = Draft::new(view.body.buffer(), cx.ring, subject);
-            let scope = Scope { map: cx.map, policy: named.policy.as_deref() };
+            let scope = Scope {
+                map: cx.map,
+                policy: named.policy.as_deref(),
+            };
             planner(view, &scope, &mut draft)?;
             let plan = draft.finish();
             let touches = protected || !plan.summary.rules.is_empty();
@@ -480,14 +597,19 @@ fn decide(
             if namespace::names_protected(view, cx.map)? {
                 return Err(Refusal::new(
                     Reason::Command,
-                    format!("command '{name}' is not supported on a protected collection ({}); run it on a direct connection if it is meant", protected_paths(named)),
+                    format!(
+                        "command '{name}' is not supported on a protected collection ({}); run it on a direct connection if it is meant",
+                        protected_paths(named)
+                    ),
                 ));
             }
             Ok((Plan::default(), false))
         }
         Some(Verdict::Refuse) => Err(Refusal::new(
             Reason::Command,
-            format!("command '{name}' is not supported through the proxy; run it on a direct connection if it is meant"),
+            format!(
+                "command '{name}' is not supported through the proxy; run it on a direct connection if it is meant"
+            ),
         )),
         None => {
             if cx.map.protects_db(view.db) || namespace::names_protected(view, cx.map)? {
@@ -506,24 +628,40 @@ fn decide(
 
 /// A command's name as it may be shown: the client's own word, so only if it looks like a name.
 fn shown_name(name: &str) -> &str {
-    let is_name = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
+    let is_name = name.len() <= 64
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
     if is_name { name } else { "?" }
 }
 
 fn protected_paths(named: &Named) -> String {
-    let paths = named.policy.iter().flat_map(|policy| policy.rules.iter().map(|rule| &*rule.path)).collect::<Vec<_>>();
-    if paths.is_empty() { "named in an argument".to_owned() } else { paths.join(", ") }
+    let paths = named
+        .policy
+        .iter()
+        .flat_map(|policy| policy.rules.iter().map(|rule| &*rule.path))
+        .collect::<Vec<_>>();
+    if paths.is_empty() {
+        "named in an argument".to_owned()
+    } else {
+        paths.join(", ")
+    }
 }
 
 /// Collections of the server's own that show other clients' commands or raw changes.
 fn refuse_inside(view: &CommandView<'_>, cx: &Context<'_>) -> Result<(), Refusal> {
-    let Some(collection) = collection(view) else { return Ok(()) };
+    let Some(collection) = collection(view) else {
+        return Ok(());
+    };
     let shows_commands = collection == "system.profile" && cx.map.protects_db(view.db)
         || view.db == "local" && collection.starts_with("oplog.");
     if shows_commands {
         return Err(Refusal::new(
             Reason::Command,
-            format!("collection '{}.{collection}' shows other clients' operations; read it on a direct connection", view.db),
+            format!(
+                "collection '{}.{collection}' shows other clients' operations; read it on a direct connection",
+                view.db
+            ),
         ));
     }
     Ok(())
@@ -542,17 +680,27 @@ pub(super) fn apply_refusal(why: &ApplyError) -> Refusal {
         ),
         ApplyError::Moved { path, domain } => Refusal::new(
             Reason::Tampered,
-            format!("field '{path}' holds a ciphertext of domain '{domain}': it was moved there from another field; restore the document from a backup"),
+            format!(
+                "field '{path}' holds a ciphertext of domain '{domain}': it was moved there from another field; restore the document from a backup"
+            ),
         ),
-        ApplyError::MissingKey => Refusal::new(Reason::Key, "a data key is not available; try again, or ask the operator to check the key vault"),
+        ApplyError::MissingKey => Refusal::new(
+            Reason::Key,
+            "a data key is not available; try again, or ask the operator to check the key vault",
+        ),
         ApplyError::Exhausted { path } => Refusal::new(
             Reason::Key,
-            format!("field '{path}': its data key cannot seal any more (random nonces spent); rotate the key"),
+            format!(
+                "field '{path}': its data key cannot seal any more (random nonces spent); rotate the key"
+            ),
         ),
         ApplyError::TooLarge => Refusal::new(
             Reason::Size,
             "the message would be larger than the server accepts once its fields are sealed; send smaller batches",
         ),
-        ApplyError::Inconsistent => Refusal::new(Reason::Proof, "the plan did not fit the message; please report this as a bug"),
+        ApplyError::Inconsistent => Refusal::new(
+            Reason::Proof,
+            "the plan did not fit the message; please report this as a bug",
+        ),
     }
 }

@@ -48,7 +48,10 @@ moving = { mode = "deterministic", type = "string", state = "migrating" }
 ///
 /// # Panics
 /// Where the sample above is no configuration.
-#[expect(clippy::expect_used, reason = "a constant of this file, used by tests and fuzz targets only")]
+#[expect(
+    clippy::expect_used,
+    reason = "a constant of this file, used by tests and fuzz targets only"
+)]
 pub fn sample() -> Config {
     Config::parse("sample.toml", SAMPLE, &Empty).expect("the sample is a configuration")
 }
@@ -56,7 +59,11 @@ pub fn sample() -> Config {
 /// A ring with `versions` keys for every domain of the configuration.
 pub fn ring(config: &Config, versions: u8) -> KeyRing {
     let mut domains = Vec::new();
-    let mut names: Vec<Arc<str>> = config.fields.rules().map(|(_, rule)| Arc::clone(&rule.domain)).collect();
+    let mut names: Vec<Arc<str>> = config
+        .fields
+        .rules()
+        .map(|(_, rule)| Arc::clone(&rule.domain))
+        .collect();
     names.sort();
     names.dedup();
     for (n, domain) in names.iter().enumerate() {
@@ -64,7 +71,12 @@ pub fn ring(config: &Config, versions: u8) -> KeyRing {
         let keys = (1..=versions)
             .map(|version| {
                 let material = Secret::new([seed ^ version.rotate_left(4); 96]);
-                Arc::new(Dek::new(KeyId([seed.wrapping_mul(16).wrapping_add(version); 16]), domain, u32::from(version), material))
+                Arc::new(Dek::new(
+                    KeyId([seed.wrapping_mul(16).wrapping_add(version); 16]),
+                    domain,
+                    u32::from(version),
+                    material,
+                ))
             })
             .collect();
         domains.extend(DomainKeys::new(keys).map(Arc::new));
@@ -112,7 +124,11 @@ pub fn fuzz_plan_apply(data: &[u8]) {
             whole_frames(&to_client);
         }
         for done in session.take_done() {
-            assert_ne!(done.outcome, Outcome::Refused { reason: "proof" }, "an unsealed value was about to leave");
+            assert_ne!(
+                done.outcome,
+                Outcome::Refused { reason: "proof" },
+                "an unsealed value was about to leave"
+            );
         }
     });
 }

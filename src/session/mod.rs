@@ -66,7 +66,11 @@ pub struct Wanted {
 impl Wanted {
     fn new(plan: Plan) -> Self {
         let (ids, elements) = plan.missing_keys.into_iter().unzip();
-        Self { domains: plan.missing_domains, ids, elements }
+        Self {
+            domains: plan.missing_domains,
+            ids,
+            elements,
+        }
     }
 }
 

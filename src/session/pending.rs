@@ -67,7 +67,9 @@ impl Queue {
     }
 
     pub(super) fn only_hello(&self) -> bool {
-        self.0.iter().all(|pending| matches!(pending.kind, Kind::Hello { .. }))
+        self.0
+            .iter()
+            .all(|pending| matches!(pending.kind, Kind::Hello { .. }))
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -94,7 +96,11 @@ impl Queue {
 
     /// Moves answers of our own whose turn has come to the client's buffer.
     pub(super) fn release(&mut self, to_client: &mut Vec<u8>) {
-        while let Some(Pending { kind: Kind::Local(bytes), .. }) = self.0.front() {
+        while let Some(Pending {
+            kind: Kind::Local(bytes),
+            ..
+        }) = self.0.front()
+        {
             to_client.extend_from_slice(bytes);
             self.0.pop_front();
         }

@@ -52,7 +52,9 @@ fn item(array: &[u8], doc: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
     }
     for element in doc.elements() {
         let element = element?;
-        let Some(inner) = element.document()? else { continue };
+        let Some(inner) = element.document()? else {
+            continue;
+        };
         match element.key {
             b"q" => prove(&inner, shape, Place::Filter)?,
             b"u" => prove(&inner, shape, Place::Stored)?,
@@ -65,8 +67,12 @@ fn item(array: &[u8], doc: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
 /// Stages after the first that is no `$match` may rename paths; what they hold was tracked while planning.
 fn leading_matches(pipeline: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
     for stage in pipeline.elements() {
-        let Some(stage) = stage?.document()? else { return Ok(()) };
-        let Some(first) = stage.elements().next().transpose()? else { return Ok(()) };
+        let Some(stage) = stage?.document()? else {
+            return Ok(());
+        };
+        let Some(first) = stage.elements().next().transpose()? else {
+            return Ok(());
+        };
         match first.document()? {
             Some(filter) if first.key == b"$match" => prove(&filter, shape, Place::Filter)?,
             _ => return Ok(()),

@@ -11,6 +11,9 @@ pub(super) fn document(refusal: &Refusal) -> Vec<u8> {
         None => (code, name.to_owned()),
     };
     let mut doc = Builder::new();
-    doc.double("ok", 0.0).string("errmsg", &format!("fieldveil: {}", refusal.text)).int32("code", code).string("codeName", &name);
+    doc.double("ok", 0.0)
+        .string("errmsg", &format!("fieldveil: {}", refusal.text))
+        .int32("code", code)
+        .string("codeName", &name);
     doc.finish()
 }

@@ -25,9 +25,16 @@ impl Session {
     ///
     /// # Errors
     /// [`Closing`] where the server says what it should not.
-    pub fn on_server(&mut self, frame: &[u8], cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<Step, Closing> {
+    pub fn on_server(
+        &mut self,
+        frame: &[u8],
+        cx: &Context<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Step, Closing> {
         let header = Header::peek(frame, limits::MAX_MESSAGE).map_err(|_| Closing("malformed reply"))?;
-        let Some(front) = self.pending.front() else { return Err(Closing("reply without a request")) };
+        let Some(front) = self.pending.front() else {
+            return Err(Closing("reply without a request"));
+        };
         if front.expects != header.response_to {
             return Err(Closing("reply to another request"));
         }
@@ -42,7 +49,12 @@ impl Session {
     ///
     /// # Errors
     /// [`Closing`] where there is no request it belongs to.
-    pub fn refuse_server(&mut self, why: &str, cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<(), Closing> {
+    pub fn refuse_server(
+        &mut self,
+        why: &str,
+        cx: &Context<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
         let refusal = Refusal::new(Reason::Key, why);
         self.fail(&refusal, cx, to_client)
     }
@@ -50,13 +62,18 @@ impl Session {
     fn on_reply(&mut self, frame: &[u8], cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<Step, Closing> {
         let message = OpMsg::parse(frame).map_err(|_| Closing("malformed reply"))?;
         let body = Doc::at(frame, message.body().start).map_err(|_| Closing("malformed reply"))?;
-        let Some(front) = self.pending.front() else { return Err(Closing("reply without a request")) };
+        let Some(front) = self.pending.front() else {
+            return Err(Closing("reply without a request"));
+        };
         let more = message.flags().more_to_come();
         match &mut front.kind {
             Kind::Hello { candidate, .. } => {
                 let candidate = candidate.take();
-                let rewritten = hello::rewrite(body, cx.hosts, cx.listener, &[]).map_err(|_| Closing("malformed reply"))?;
-                let bytes = message.with_body(&rewritten).map_err(|_| Closing("malformed reply"))?;
+                let rewritten = hello::rewrite(body, cx.hosts, cx.listener, &[])
+                    .map_err(|_| Closing("malformed reply"))?;
+                let bytes = message
+                    .with_body(&rewritten)
+                    .map_err(|_| Closing("malformed reply"))?;
                 to_client.extend_from_slice(&bytes);
                 self.greeted(&body, candidate);
                 self.advance(&message, more, Outcome::Ok, cx);
@@ -95,10 +112,13 @@ impl Session {
             self.pending.release(to_client);
             return Ok(Step::Done);
         }
-        let Some(front) = self.pending.front() else { return Err(Closing("reply without a request")) };
+        let Some(front) = self.pending.front() else {
+            return Err(Closing("reply without a request"));
+        };
         let policy = front.policy.clone();
         let entry = front.entry;
-        let shows_stored = entry.is_some_and(|e| matches!(e.name, "find" | "findAndModify" | "findandmodify"));
+        let shows_stored =
+            entry.is_some_and(|e| matches!(e.name, "find" | "findAndModify" | "findandmodify"));
         let shows_stored = shows_stored && !front.computed;
         let reading = Reading {
             reply: entry.map_or(Reply::Documents, |e| e.reply),
@@ -106,7 +126,8 @@ impl Session {
             strict: policy.is_some() || !front.sealed.is_empty(),
         };
         let mut draft = Draft::new(message.frame(), cx.ring, None);
-        let planned = reply::facts(body).and_then(|facts| reply::plan(&mut draft, body, &reading).map(|()| facts));
+        let planned =
+            reply::facts(body).and_then(|facts| reply::plan(&mut draft, body, &reading).map(|()| facts));
         let facts = match planned {
             Ok(facts) => facts,
             Err(refusal) => return self.fail(&refusal, cx, to_client).map(|()| Step::Done),
@@ -140,8 +161,12 @@ impl Session {
         cx: &Context<'_>,
     ) {
         plan.summary.documents = facts.documents;
-        let (connection, principal, application, peer) =
-            (self.connection, self.principal.clone(), self.application.clone(), self.peer.clone());
+        let (connection, principal, application, peer) = (
+            self.connection,
+            self.principal.clone(),
+            self.application.clone(),
+            self.peer.clone(),
+        );
         let Some(front) = self.pending.front() else { return };
         if front.event.is_none() && !applied.opened.is_empty() {
             let namespace = policy.as_ref().map_or("", |p| p.namespace.as_str());
@@ -156,7 +181,9 @@ impl Session {
         event.documents_out = event.documents_out.saturating_add(facts.documents);
         for (domain, n) in &applied.opened {
             event.opened = event.opened.saturating_add(*n);
-            let rule = policy.as_ref().and_then(|p| p.rules.iter().find(|r| r.domain == *domain));
+            let rule = policy
+                .as_ref()
+                .and_then(|p| p.rules.iter().find(|r| r.domain == *domain));
             let path = rule.map_or_else(|| Arc::clone(domain), |r| Arc::clone(&r.path));
             if !event.fields.contains(&path) {
                 event.fields.push(path);
@@ -168,10 +195,22 @@ impl Session {
         event.subjects_total = event.subjects_total.max(applied.subjects_met);
     }
 
-    fn on_legacy_reply(&mut self, frame: &[u8], cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<Step, Closing> {
+    fn on_legacy_reply(
+        &mut self,
+        frame: &[u8],
+        cx: &Context<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Step, Closing> {
         let bad = Closing("malformed reply");
         let reply = OpReply::parse(frame).map_err(|_| bad)?;
-        let Some(Pending { kind: Kind::Hello { legacy: true, candidate }, .. }) = self.pending.front() else {
+        let Some(Pending {
+            kind: Kind::Hello {
+                legacy: true,
+                candidate,
+            },
+            ..
+        }) = self.pending.front()
+        else {
             return Err(Closing("legacy reply to a modern request"));
         };
         let candidate = candidate.take();
@@ -191,9 +230,18 @@ impl Session {
         self.greeted = true;
         let Some(candidate) = candidate else { return };
         let speculative = body.get(b"speculativeAuthenticate").ok().flatten();
-        let Some(Ok(Some(answer))) = speculative.map(|e| e.document()) else { return };
+        let Some(Ok(Some(answer))) = speculative.map(|e| e.document()) else {
+            return;
+        };
         let done = answer.get(b"done").ok().flatten().is_some_and(|e| e.truthy());
-        self.authenticated(Facts { ok: true, done, ..Facts::default() }, Some(candidate));
+        self.authenticated(
+            Facts {
+                ok: true,
+                done,
+                ..Facts::default()
+            },
+            Some(candidate),
+        );
     }
 
     /// A step of an authentication went well: the principal counts once the server says `done`.
@@ -204,7 +252,11 @@ impl Session {
         let peer = || self.peer.clone().unwrap_or_else(|| "unknown".into());
         if !facts.ok {
             let claimed = self.candidate.take().map(|candidate| candidate.principal);
-            self.notices.push(Lifecycle::AuthenticationFailed { connection: self.connection, claimed, peer: peer() });
+            self.notices.push(Lifecycle::AuthenticationFailed {
+                connection: self.connection,
+                claimed,
+                peer: peer(),
+            });
             return;
         }
         if facts.done
@@ -268,7 +320,9 @@ impl Session {
 
     /// The reply cannot be passed on: the client gets an error instead.
     fn fail(&mut self, refusal: &Refusal, cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<(), Closing> {
-        let Some(pending) = self.pending.pop() else { return Err(Closing("reply without a request")) };
+        let Some(pending) = self.pending.pop() else {
+            return Err(Closing("reply without a request"));
+        };
         let doc = refuse::document(refusal);
         let legacy = matches!(pending.kind, Kind::Hello { legacy: true, .. });
         let bytes = if legacy {
@@ -277,7 +331,13 @@ impl Session {
             encode::reply(0, pending.expects, &doc, false).unwrap_or_default()
         };
         to_client.extend_from_slice(&bytes);
-        let done = self.finish(pending, Outcome::Failed { what: refusal.reason.label() }, cx);
+        let done = self.finish(
+            pending,
+            Outcome::Failed {
+                what: refusal.reason.label(),
+            },
+            cx,
+        );
         self.done.push(done);
         self.pending.release(to_client);
         Ok(())
@@ -300,11 +360,12 @@ fn open(
     let applied = if plan.is_identity() {
         Applied::default()
     } else {
-        let subjects = policy
-            .and_then(|p| p.subject.as_ref())
-            .map(|rule| Subjects { domain: &rule.domain, pseudonymizer: cx.pseudonymizer });
-        let applied =
-            apply(message.frame(), plan, cx.ring, subjects.as_ref(), to_client).map_err(|why| apply_refusal(&why))?;
+        let subjects = policy.and_then(|p| p.subject.as_ref()).map(|rule| Subjects {
+            domain: &rule.domain,
+            pseudonymizer: cx.pseudonymizer,
+        });
+        let applied = apply(message.frame(), plan, cx.ring, subjects.as_ref(), to_client)
+            .map_err(|why| apply_refusal(&why))?;
         let rewritten = to_client.get_mut(base..).unwrap_or_default();
         checksum::repair(rewritten).map_err(|_| too_large())?;
         applied
@@ -330,5 +391,8 @@ fn outcome(facts: &Facts) -> Outcome {
 }
 
 fn too_large() -> Refusal {
-    Refusal::new(Reason::Size, "the opened reply is larger than a message may be; ask for smaller batches")
+    Refusal::new(
+        Reason::Size,
+        "the opened reply is larger than a message may be; ask for smaller batches",
+    )
 }

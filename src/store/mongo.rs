@@ -61,7 +61,11 @@ impl MongoStore {
     /// # Errors
     /// Where the vault does not answer.
     pub async fn is_empty(&self) -> Result<bool, StoreError> {
-        let any = self.keys.find_one(doc! {}).await.map_err(|error| self.failed(&error))?;
+        let any = self
+            .keys
+            .find_one(doc! {})
+            .await
+            .map_err(|error| self.failed(&error))?;
         Ok(any.is_none())
     }
 

@@ -91,11 +91,18 @@ impl Harness {
             unix_ms: 0,
             audit_ready: true,
         };
-        let step = self.session.on_client(frame, &cx, &mut to_server, &mut to_client).expect("the connection goes on");
+        let step = self
+            .session
+            .on_client(frame, &cx, &mut to_server, &mut to_client)
+            .expect("the connection goes on");
         assert!(matches!(step, Step::Done), "keys are all there");
         self.next += 1;
         self.unanswered = to_client.is_empty();
-        if self.unanswered { Outcome::Sent(body(&to_server)) } else { Outcome::Answered(body(&to_client)) }
+        if self.unanswered {
+            Outcome::Sent(body(&to_server))
+        } else {
+            Outcome::Answered(body(&to_client))
+        }
     }
 
     /// The server answers the last command with this.
@@ -113,7 +120,10 @@ impl Harness {
             unix_ms: 0,
             audit_ready: true,
         };
-        let step = self.session.on_server(&frame, &cx, &mut to_client).expect("the connection goes on");
+        let step = self
+            .session
+            .on_server(&frame, &cx, &mut to_client)
+            .expect("the connection goes on");
         assert!(matches!(step, Step::Done), "keys are all there");
         body(&to_client)
     }
@@ -125,12 +135,24 @@ impl Harness {
             Outcome::Answered(answer) => return Err(answer.get_str("errmsg").unwrap().to_owned()),
         };
         self.reply(doc! { "ok": 1, "n": 1 });
-        let stored: Vec<Document> =
-            stored.get_array("documents").unwrap().iter().map(|d| d.as_document().unwrap().clone()).collect();
+        let stored: Vec<Document> = stored
+            .get_array("documents")
+            .unwrap()
+            .iter()
+            .map(|d| d.as_document().unwrap().clone())
+            .collect();
         self.command(doc! { "find": "p", "filter": {} }).sent();
-        let read = self.reply(doc! { "cursor": { "firstBatch": stored.clone(), "id": 0_i64, "ns": "c.p" }, "ok": 1 });
-        let read = read.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
-        Ok((stored, read.iter().map(|d| d.as_document().unwrap().clone()).collect()))
+        let read = self
+            .reply(doc! { "cursor": { "firstBatch": stored.clone(), "id": 0_i64, "ns": "c.p" }, "ok": 1 });
+        let read = read
+            .get_document("cursor")
+            .unwrap()
+            .get_array("firstBatch")
+            .unwrap();
+        Ok((
+            stored,
+            read.iter().map(|d| d.as_document().unwrap().clone()).collect(),
+        ))
     }
 
     pub fn done(&mut self) -> Vec<Done> {
