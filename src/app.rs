@@ -198,8 +198,8 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     }
     tracing::info!("draining");
     readiness.drain();
-    // The receivers live as long as the process: nobody can have gone.
-    drop(stop.send(true));
+    // An error would mean that nobody listens any more.
+    let _ = stop.send(true);
     accepting.shutdown().await;
     drain(&workers, config.drain).await;
     note(&audit, Lifecycle::Stopped { reason: "signal" });

@@ -2,6 +2,12 @@
 //! stay in its room), layers 0 to 4 name no runtime, socket, file, environment or clock, no file outgrows its bound
 //! without a reason, and every file is reachable from the crate root.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed test"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,12 @@
 //! Commands through a session: what is sealed, what is rewritten, what is refused and with which words. The real server
 //! has the last word in `tests/e2e`; these say the rules.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed test"
+)]
+
 mod common;
 
 use bson::{Bson, Document, doc};

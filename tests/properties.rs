@@ -1,6 +1,12 @@
 //! Laws that hold for any document: what is stored comes back byte for byte, and bytes that no rule names stay as they
 //! are.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed test"
+)]
+
 mod common;
 
 use bson::spec::BinarySubtype;

@@ -53,12 +53,12 @@ fn one(index: &Doc<'_>, shape: &Shape) -> Result<(), Refusal> {
                     "a TTL index (expireAfterSeconds) never expires a sealed value, it is no date to the server; keep the expiry date in a field of its own",
                 );
             }
-            if let Some(special) = key.text() {
-                if special != "hashed" {
-                    return refuse(&format!(
-                        "a '{special}' index cannot work on sealed values; index a field that is not protected"
-                    ));
-                }
+            if let Some(special) = key.text()
+                && special != "hashed"
+            {
+                return refuse(&format!(
+                    "a '{special}' index cannot work on sealed values; index a field that is not protected"
+                ));
             }
             match target {
                 Target::Sealed(rule) if rule.is_deterministic() => {}

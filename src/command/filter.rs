@@ -598,6 +598,7 @@ fn refused(rule: &FieldRule, operator: &str) -> Refusal {
             rule.path
         ),
     )
+    .about(rule)
 }
 
 fn refused_above(element: &Element<'_>, operator: &str) -> Refusal {
@@ -629,6 +630,7 @@ fn below(element: &Element<'_>, rule: &FieldRule) -> Refusal {
             rule.path
         ),
     )
+    .about(rule)
 }
 
 fn unknown(element: &Element<'_>) -> Refusal {

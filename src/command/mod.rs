@@ -15,6 +15,8 @@ pub mod find_and_modify;
 pub mod insert;
 pub mod namespace;
 pub mod options;
+#[cfg(test)]
+mod rehearsal;
 pub mod reply;
 pub mod scrub;
 pub mod table;

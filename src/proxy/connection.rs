@@ -156,7 +156,7 @@ impl Connection {
             if !self.to_server.is_drained() {
                 match self.to_server.poll_drain(cx, Pin::new(&mut self.server)) {
                     Poll::Ready(Ok(n)) => {
-                        self.observer.to_server(n);
+                        self.observer.server_got(n);
                         return Poll::Ready(Ok(Woke::Wrote));
                     }
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
@@ -166,7 +166,7 @@ impl Connection {
             if !self.to_client.is_drained() {
                 match self.to_client.poll_drain(cx, Pin::new(&mut self.client)) {
                     Poll::Ready(Ok(n)) => {
-                        self.observer.to_client(n);
+                        self.observer.client_got(n);
                         return Poll::Ready(Ok(Woke::Wrote));
                     }
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
@@ -176,7 +176,7 @@ impl Connection {
             if self.to_client.has_room() && !self.from_server.closed {
                 match self.from_server.poll_fill(cx, Pin::new(&mut self.server)) {
                     Poll::Ready(Ok(n)) => {
-                        self.observer.from_server(n);
+                        self.observer.server_sent(n);
                         return Poll::Ready(Ok(Woke::Server));
                     }
                     // A server that goes away is the client's business to notice, after what it has sent.
@@ -190,7 +190,7 @@ impl Connection {
             if self.to_server.has_room() && self.to_client.has_room() && !self.from_client.closed {
                 match self.from_client.poll_fill(cx, Pin::new(&mut self.client)) {
                     Poll::Ready(Ok(n)) => {
-                        self.observer.from_client(n);
+                        self.observer.client_sent(n);
                         return Poll::Ready(Ok(Woke::Client));
                     }
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),

@@ -34,19 +34,19 @@ impl Observer {
         }
     }
 
-    pub(super) fn from_client(&self, n: usize) {
+    pub(super) fn client_sent(&self, n: usize) {
         self.bytes[0].inc_by(n as u64);
     }
 
-    pub(super) fn to_client(&self, n: usize) {
+    pub(super) fn client_got(&self, n: usize) {
         self.bytes[1].inc_by(n as u64);
     }
 
-    pub(super) fn from_server(&self, n: usize) {
+    pub(super) fn server_sent(&self, n: usize) {
         self.bytes[2].inc_by(n as u64);
     }
 
-    pub(super) fn to_server(&self, n: usize) {
+    pub(super) fn server_got(&self, n: usize) {
         self.bytes[3].inc_by(n as u64);
     }
 

@@ -14,8 +14,6 @@ use crate::policy::{CollectionPolicy, FieldRule};
 pub(super) struct Pending {
     /// What the reply's `responseTo` must be: the request's id, or in a chain the id of the reply before.
     pub(super) expects: i32,
-    /// The request's own id.
-    pub(super) request_id: i32,
     pub(super) kind: Kind,
     pub(super) entry: Option<&'static Entry>,
     pub(super) policy: Option<Arc<CollectionPolicy>>,
@@ -45,7 +43,6 @@ impl Pending {
     pub(super) fn new(request_id: i32, kind: Kind, started_us: u64) -> Self {
         Self {
             expects: request_id,
-            request_id,
             kind,
             entry: None,
             policy: None,

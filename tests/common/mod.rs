@@ -1,5 +1,15 @@
 //! A session without sockets: frames in, frames out, keys of a fixed ring.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test file uses its own part"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed test"
+)]
 
 use bson::{Document, doc};
 use fieldveil::config::Config;
