@@ -5,10 +5,13 @@
 mod auth;
 mod client;
 pub mod fuzz;
+mod greet;
 mod pending;
 mod proof;
 mod refuse;
+mod request;
 mod upstream;
+mod verdict;
 
 use std::sync::Arc;
 
