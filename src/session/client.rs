@@ -84,13 +84,18 @@ impl Session {
             Ok(Some(view)) => view,
             // No `$db`, or an empty body: the server's own code for it.
             Ok(None) => {
-                let refusal = Refusal::new(Reason::Malformed, "OP_MSG requests require a $db argument").with_code(40571);
+                let refusal = Refusal::new(Reason::Malformed, "OP_MSG requests require a $db argument")
+                    .with_code(40571);
                 return self.refuse_unread(&message, &refusal, cx, to_client);
             }
             Err(refusal) => return self.refuse_unread(&message, &refusal, cx, to_client),
         };
         let request = Request::new(&message, &view, cx);
-        if let Some(Entry { verdict: Verdict::Session, .. }) = request.entry {
+        if let Some(Entry {
+            verdict: Verdict::Session,
+            ..
+        }) = request.entry
+        {
             return self.on_session_command(&message, &view, &request, cx, to_server, to_client);
         }
         if cx.map.is_empty() {
@@ -110,9 +115,9 @@ impl Session {
                 to_server.extend_from_slice(frame);
                 Ok((plan, touches, Applied::default()))
             }
-            Ok((plan, touches)) => {
-                self.rewrite(frame, &plan, &request, cx, to_server).map(|applied| (plan, touches, applied))
-            }
+            Ok((plan, touches)) => self
+                .rewrite(frame, &plan, &request, cx, to_server)
+                .map(|applied| (plan, touches, applied)),
             Err(refusal) => Err(refusal),
         };
         match result {
@@ -126,7 +131,9 @@ impl Session {
                 self.await_reply(request, plan, event, cx);
                 Ok(Step::Done)
             }
-            Err(refusal) => self.refuse(&request, &refusal, cx, to_client).map(|()| Step::Done),
+            Err(refusal) => self
+                .refuse(&request, &refusal, cx, to_client)
+                .map(|()| Step::Done),
         }
     }
 
@@ -169,7 +176,13 @@ impl Session {
         result
     }
 
-    fn await_reply(&mut self, request: Request<'_>, plan: Plan, event: Option<Box<CommandEvent>>, cx: &Context<'_>) {
+    fn await_reply(
+        &mut self,
+        request: Request<'_>,
+        plan: Plan,
+        event: Option<Box<CommandEvent>>,
+        cx: &Context<'_>,
+    ) {
         let mut pending = Pending::new(request.id, Kind::Command, cx.now_us);
         pending.entry = request.entry;
         pending.policy = request.policy;
@@ -186,12 +199,7 @@ impl Session {
     }
 
     pub(super) fn event(&self, request: &Request<'_>, plan: &Plan, cx: &Context<'_>) -> Box<CommandEvent> {
-        let mut event = CommandEvent::new(
-            cx.unix_ms,
-            self.connection,
-            request.namespace(),
-            request.command,
-        );
+        let mut event = CommandEvent::new(cx.unix_ms, self.connection, request.namespace(), request.command);
         event.principal.clone_from(&self.principal);
         event.application.clone_from(&self.application);
         event.peer.clone_from(&self.peer);

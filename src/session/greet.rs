@@ -47,9 +47,7 @@ impl Session {
                     return Ok(Step::Done);
                 }
                 Err(refusal) => {
-                    return self
-                        .refuse(request, &refusal, cx, to_client)
-                        .map(|()| Step::Done);
+                    return self.refuse(request, &refusal, cx, to_client).map(|()| Step::Done);
                 }
             },
             "authenticate" => {
@@ -60,9 +58,7 @@ impl Session {
             "saslStart" => match claimed(&view.body, view.db) {
                 Ok(candidate) => Kind::Sasl(candidate),
                 Err(refusal) => {
-                    return self
-                        .refuse(request, &refusal, cx, to_client)
-                        .map(|()| Step::Done);
+                    return self.refuse(request, &refusal, cx, to_client).map(|()| Step::Done);
                 }
             },
             "saslContinue" => Kind::Sasl(None),
@@ -133,11 +129,7 @@ impl Session {
 
     /// Reads what a hello says about the client; returns who it claims to be and, where something has to go, the
     /// document that goes upstream instead.
-    fn greet(
-        &mut self,
-        body: &Doc<'_>,
-        db: &str,
-    ) -> Result<(Option<Candidate>, Option<Vec<u8>>), Refusal> {
+    fn greet(&mut self, body: &Doc<'_>, db: &str) -> Result<(Option<Candidate>, Option<Vec<u8>>), Refusal> {
         let facts = hello::facts(*body).map_err(malformed)?;
         if let Some(application) = facts.application {
             self.application = Some(bounded_name(application).0.into());

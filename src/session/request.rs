@@ -59,8 +59,16 @@ impl<'a> Request<'a> {
 
     /// The protected paths of its namespace, for a message.
     pub(super) fn protected_paths(&self) -> String {
-        let paths: Vec<&str> = self.policy.iter().flat_map(|p| p.rules.iter().map(|rule| &*rule.path)).collect();
-        if paths.is_empty() { "named in an argument".to_owned() } else { paths.join(", ") }
+        let paths: Vec<&str> = self
+            .policy
+            .iter()
+            .flat_map(|p| p.rules.iter().map(|rule| &*rule.path))
+            .collect();
+        if paths.is_empty() {
+            "named in an argument".to_owned()
+        } else {
+            paths.join(", ")
+        }
     }
 }
 

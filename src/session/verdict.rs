@@ -1,7 +1,7 @@
 //! The verdict on one command: a plan, or a refusal, by the closed table of commands.
 
-use super::request::Request;
 use super::Context;
+use super::request::Request;
 use crate::command::table::Verdict;
 use crate::command::{CommandView, Scope, namespace};
 use crate::plan::{Draft, Plan};
