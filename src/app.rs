@@ -249,6 +249,7 @@ async fn admin(
 async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<Readiness>, ttl: Duration) {
     let mut since_refresh = Duration::ZERO;
     loop {
+        shared.set_clock();
         readiness.set(Latch::Upstream, shared.reach_upstream().await);
         readiness.set(Latch::KeyVault, keys.health().failing.is_none());
         tokio::time::sleep(LOOK_EVERY).await;

@@ -163,8 +163,8 @@ impl Session {
     }
 
     /// Takes the commands that have come to an end.
-    pub fn take_done(&mut self) -> Vec<Done> {
-        std::mem::take(&mut self.done)
+    pub fn take_done(&mut self) -> std::vec::Drain<'_, Done> {
+        self.done.drain(..)
     }
 
     /// Takes the authentications that have come to an end.
