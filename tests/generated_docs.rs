@@ -83,11 +83,17 @@ fn operations_document_names_every_key_of_the_configuration() {
     for reader in [".text(\"", ".number(\"", ".flag(\""] {
         for rest in source.split(reader).skip(1) {
             let key = rest.split('"').next().unwrap();
-            assert!(text.contains(&format!("| `{key}` |")), "OPERATIONS.md has no row for `{key}`");
+            assert!(
+                text.contains(&format!("| `{key}` |")),
+                "OPERATIONS.md has no row for `{key}`"
+            );
             keys += 1;
         }
     }
-    assert!(keys > 30, "only {keys} keys were found: has src/config/raw.rs changed its form?");
+    assert!(
+        keys > 30,
+        "only {keys} keys were found: has src/config/raw.rs changed its form?"
+    );
 }
 
 #[test]
@@ -108,10 +114,17 @@ fn errors_document_has_an_anchor_for_every_reason() {
         for part in ["**Example**", "**Way out**"] {
             assert!(section.contains(part), "errors.md, {label}: no {part}");
         }
-        assert!(section.contains("fieldveil: "), "errors.md, {label}: no message is quoted");
+        assert!(
+            section.contains("fieldveil: "),
+            "errors.md, {label}: no message is quoted"
+        );
     }
     let sections = text.matches("\n## ").count();
-    assert_eq!(sections, Reason::ALL.len(), "errors.md has a section for no reason");
+    assert_eq!(
+        sections,
+        Reason::ALL.len(),
+        "errors.md has a section for no reason"
+    );
 }
 
 /// Links between the documents, the README included, lead somewhere.
@@ -249,7 +262,9 @@ fn operator_rows(out: &mut String, rows: &[Operator]) {
 fn in_code(note: &str) -> String {
     note.split(' ')
         .map(|word| {
-            let bare = word.trim_end_matches([',', ';', ':', ')']).trim_start_matches('(');
+            let bare = word
+                .trim_end_matches([',', ';', ':', ')'])
+                .trim_start_matches('(');
             if bare.starts_with('$') || bare.starts_with("contacts.") {
                 word.replacen(bare, &format!("`{bare}`"), 1)
             } else {
@@ -291,7 +306,9 @@ fn updates(out: &mut String) {
 }
 
 fn indexes(out: &mut String) {
-    out.push_str("\n## Indexes\n\n| index | deterministic | random | enclosing path | note |\n|---|---|---|---|---|\n");
+    out.push_str(
+        "\n## Indexes\n\n| index | deterministic | random | enclosing path | note |\n|---|---|---|---|---|\n",
+    );
     for row in INDEXES {
         writeln!(
             out,
@@ -327,19 +344,27 @@ fn stage(kind: stages::Kind) -> &'static str {
         Kind::Project => "inclusion, exclusion and renaming; computed fields by the expression table",
         Kind::AddFields => "computed fields by the expression table",
         Kind::Unset | Kind::Keep | Kind::Count => "yes",
-        Kind::Unwind => "of arrays sealed item by item, and of enclosing arrays; not of an array sealed as one value",
-        Kind::Group => "by plain and deterministic fields (not while migrating or rotating); accumulators by their table",
+        Kind::Unwind => {
+            "of arrays sealed item by item, and of enclosing arrays; not of an array sealed as one value"
+        }
+        Kind::Group => {
+            "by plain and deterministic fields (not while migrating or rotating); accumulators by their table"
+        }
         Kind::Bucket | Kind::BucketAuto => "by plain values only; accumulators by their table",
         Kind::SortByCount => "by plain and deterministic fields (not while migrating or rotating)",
         Kind::Sort => "by plain fields only",
         Kind::Facet => "each branch followed by itself",
-        Kind::ReplaceRoot | Kind::ReplaceWith => "by a document whose shape is known; not by a value sealed whole",
+        Kind::ReplaceRoot | Kind::ReplaceWith => {
+            "by a document whose shape is known; not by a value sealed whole"
+        }
         Kind::Redact => "not while the documents hold a random field; conditions by the expression table",
         Kind::Lookup => {
             "joins by plain fields, and by deterministic fields of one domain, type and algorithm; `let` and `pipeline` are followed into the other collection"
         }
         Kind::GraphLookup => "as `$lookup`; `restrictSearchWithMatch` is planned like a filter",
-        Kind::UnionWith => "followed into the other collection; a field protected on one side only becomes unknown",
+        Kind::UnionWith => {
+            "followed into the other collection; a field protected on one side only becomes unknown"
+        }
         Kind::Out | Kind::Merge => "into a collection whose rules agree with what is stored, path by path",
         Kind::Window => "partitions as `$group`, sorting by plain fields, functions by the accumulator table",
         Kind::Densify | Kind::Fill => "by plain fields only",
@@ -374,12 +399,16 @@ fn grouped<K: PartialEq + Copy>(out: &mut String, table: &[(&str, K)], describe:
 }
 
 fn accumulator_table(out: &mut String) {
-    out.push_str("\n## Accumulators and window functions\n\n| accumulator | with sealed operands |\n|---|---|\n");
+    out.push_str(
+        "\n## Accumulators and window functions\n\n| accumulator | with sealed operands |\n|---|---|\n",
+    );
     grouped(out, ACCUMULATORS, |kind| {
         use accumulators::Kind;
         match kind {
             Kind::Values => "refused: computes",
-            Kind::Keep => "yes: hands on what it is given (`$concatArrays`, `$mergeObjects`: not a value sealed whole)",
+            Kind::Keep => {
+                "yes: hands on what it is given (`$concatArrays`, `$mergeObjects`: not a value sealed whole)"
+            }
             Kind::KeepN => "yes; `n` must be plain",
             Kind::Set => "deterministic fields, not while migrating or rotating",
             Kind::Top => "`output` may be sealed, `sortBy` must be plain",
@@ -402,23 +431,35 @@ fn expression_table(out: &mut String) {
             Kind::Values => "refused: computes with the value",
             Kind::Free => "takes no value of the document",
             Kind::Never => "refused anywhere in the pipeline: code, or a search of its own",
-            Kind::Equal => "a deterministic field with a literal, with null, or with a field of the same domain, type and algorithm",
+            Kind::Equal => {
+                "a deterministic field with a literal, with null, or with a field of the same domain, type and algorithm"
+            }
             Kind::Order => "comparison with null only",
-            Kind::In => "a deterministic field in a list of literals, or a literal in an array sealed item by item",
+            Kind::In => {
+                "a deterministic field in a list of literals, or a literal in an array sealed item by item"
+            }
             Kind::IndexOf => "a literal in an array sealed item by item; not while migrating or rotating",
-            Kind::Logic => "a sealed string, date, objectId or binary counts as true, as it would unsealed; numbers and random fields are refused",
-            Kind::Cond | Kind::Switch => "branches may be sealed; branches of different rules make the result unknown; conditions as `$and`",
+            Kind::Logic => {
+                "a sealed string, date, objectId or binary counts as true, as it would unsealed; numbers and random fields are refused"
+            }
+            Kind::Cond | Kind::Switch => {
+                "branches may be sealed; branches of different rules make the result unknown; conditions as `$and`"
+            }
             Kind::IfNull => "yes; alternatives of different rules make the result unknown",
             Kind::Let => "yes: a variable has the rule of what it is bound to",
             Kind::Literal => "plain",
             Kind::Type => "refused on a sealed value: the stored type is binary",
             Kind::Length => "of arrays sealed item by item, and of enclosing arrays",
-            Kind::Element | Kind::Part | Kind::PartN => "of arrays sealed item by item, and of enclosing arrays; positions must be plain",
+            Kind::Element | Kind::Part | Kind::PartN => {
+                "of arrays sealed item by item, and of enclosing arrays; positions must be plain"
+            }
             Kind::Filter => "the condition by this table, with the item under its rule",
             Kind::Map => "the expression by this table, with the item under its rule",
             Kind::Reduce => "items may be sealed where every step yields a plain value (`$eq` in `$cond`)",
             Kind::SortArray => "by plain fields only",
-            Kind::Concat => "arrays sealed item by item, and enclosing arrays; different rules make the result unknown",
+            Kind::Concat => {
+                "arrays sealed item by item, and enclosing arrays; different rules make the result unknown"
+            }
             Kind::Sets => "deterministic items of one domain; not while migrating or rotating",
             Kind::SetTest => "deterministic items of one domain; not while migrating or rotating",
             Kind::MergeObjects => "enclosing documents; not a value sealed whole",
@@ -552,7 +593,11 @@ fn operators_at_the_top_of_a_filter_do_what_is_documented() {
             }
             (Top::Removed, Outcome::Sent(sent)) => assert!(!sent.to_string().contains(name), "{name}"),
             (Top::Kept, Outcome::Sent(sent)) => {
-                assert_eq!(sent.get_document("filter").unwrap().get(name), Some(&operand), "{name}");
+                assert_eq!(
+                    sent.get_document("filter").unwrap().get(name),
+                    Some(&operand),
+                    "{name}"
+                );
             }
             (top, outcome) => panic!("{name} is documented as {top:?}: {outcome:?}"),
         }
