@@ -1,6 +1,10 @@
 //! Builds every room once from the configuration; the only place that names concrete providers. Owns the life of the
 //! process: start, reload on SIGHUP, drain on SIGTERM.
 
+mod keys;
+
+pub use keys::{AUDIT_DOMAIN, audit_keys, key_service};
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,24 +12,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::admin::{Admin, AdminServer, Latch, Readiness};
-use crate::audit::{AuditKey, AuditSink, Fsync, Settings, Target};
+use crate::audit::{AuditSink, Fsync, Settings, Target};
 use crate::command::table;
-use crate::config::{self, Config, Master, OnFailure};
-use crate::crypto::pseudonym::Pseudonymizer;
+use crate::config::{self, Config, OnFailure};
 use crate::error::{Error, Fault};
 use crate::event::{Lifecycle, LifecycleEvent};
-use crate::keys::{Dek, KeyProvider};
-use crate::kms;
 use crate::metrics::{Labels, Leg, Metrics};
 use crate::policy::Reason;
 use crate::proxy::{Live, Shared, Times, Workers, bind};
-use crate::store::{KeyService, MongoStore};
+use crate::store::KeyService;
 use crate::tls::inspect::certificate_file;
 use crate::tls::{ServerTls, Upstream};
 use crate::topology::{Address, HostMap, Listener};
 
-/// The domain whose data key the audit's chain and pseudonyms are derived from: the same for every proxy on one vault.
-pub const AUDIT_DOMAIN: &str = "fieldveil.audit";
 /// How long the start waits for the key vault before it gives up.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the upstream and the vault are looked at.
@@ -36,80 +35,6 @@ const PROVIDERS: &[&str] = &["file", "env", "csfle-local"];
 
 /// Reads the configuration again, for a reload.
 pub type Reader = Box<dyn Fn() -> Result<Config, Error> + Send + Sync>;
-
-/// The key service as the configuration describes it, with the vault it reads. A master-key file that does not exist
-/// is made, if the vault holds no key yet: otherwise the right one is merely missing.
-///
-/// # Errors
-/// What is wrong with the master key or the vault.
-pub async fn key_service(config: &Config) -> Result<Arc<KeyService>, Error> {
-    let vault = MongoStore::connect(config.keys.uri.expose(), &config.keys.vault)
-        .await
-        .map_err(vault_fault)?;
-    if let Master::File(path) = &config.keys.master
-        && !path.exists()
-    {
-        first_master_key(path, &vault).await?;
-    }
-    let provider: Arc<dyn KeyProvider> = match &config.keys.master {
-        Master::File(path) => Arc::new(kms::FileKey::open(path).map_err(operator)?),
-        Master::Env(name) => Arc::new(kms::EnvKey::new(name, &variable(name)?).map_err(operator)?),
-        Master::CsfleLocal(config::LocalKey::Path(path)) => {
-            Arc::new(kms::CsfleLocal::open(path).map_err(operator)?)
-        }
-        Master::CsfleLocal(config::LocalKey::Variable(name)) => Arc::new(local_key(name)?),
-    };
-    let keys = Arc::new(KeyService::new(Arc::new(vault), provider, config.keys.grace));
-    patiently(|| async { keys.prepare().await.map_err(Error::from) }).await?;
-    Ok(keys)
-}
-
-async fn first_master_key(path: &std::path::Path, vault: &MongoStore) -> Result<(), Error> {
-    let is_new = patiently(|| async { vault.is_empty().await.map_err(vault_fault) }).await?;
-    let shown = path.display();
-    if !is_new {
-        return Err(Error::new(
-            Fault::Operator,
-            format!(
-                "the master key file {shown} ([keys] master) does not exist, but the key vault holds keys that it wraps; restore the file from its backup"
-            ),
-        ));
-    }
-    kms::generate(path).map_err(operator)?;
-    tracing::warn!(
-        "NEW MASTER KEY written to {shown}. BACK IT UP NOW, away from the database and its backups: without it nothing sealed can ever be read again"
-    );
-    Ok(())
-}
-
-fn vault_fault(why: crate::keys::StoreError) -> Error {
-    Error::new(Fault::KeyProvider, why.to_string())
-}
-
-/// The keys of the audit: of its chain, and of its pseudonyms.
-///
-/// # Errors
-/// Why the key vault did not give their data key.
-pub async fn audit_keys(keys: &KeyService) -> Result<(AuditKey, Pseudonymizer), Error> {
-    keys.resolve(&[AUDIT_DOMAIN.into()], &[]).await?;
-    let ring = keys.ring();
-    let domain = ring
-        .domain(AUDIT_DOMAIN)
-        .ok_or_else(|| Error::new(Fault::KeyProvider, "the audit's data key is missing"))?;
-    // The first version is the one that all earlier lines were written under.
-    let dek = domain
-        .read
-        .iter()
-        .min_by_key(|dek| dek.version())
-        .unwrap_or(&domain.write);
-    let derive = |purpose: &str| {
-        Dek::subkey(dek, purpose).map_err(|why| Error::new(Fault::KeyProvider, why.to_string()))
-    };
-    Ok((
-        AuditKey::new(derive("audit-chain")?.expose()),
-        Pseudonymizer::new(&derive("audit-pseudonym")?),
-    ))
-}
 
 /// Runs the proxy until it is told to stop.
 ///
@@ -324,6 +249,7 @@ async fn admin(
 async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<Readiness>, ttl: Duration) {
     let mut since_refresh = Duration::ZERO;
     loop {
+        shared.set_clock();
         readiness.set(Latch::Upstream, shared.reach_upstream().await);
         readiness.set(Latch::KeyVault, keys.health().failing.is_none());
         tokio::time::sleep(LOOK_EVERY).await;
@@ -429,35 +355,6 @@ fn announce(line: &str) {
     tracing::info!("{line}");
     // A closed standard output is no reason not to serve.
     drop(writeln!(std::io::stdout(), "fieldveil: {line}"));
-}
-
-fn variable(name: &str) -> Result<String, Error> {
-    std::env::var(name).map_err(|_| {
-        Error::new(
-            Fault::Operator,
-            format!("the environment variable {name} ([keys] master) is not set; set it to the master key"),
-        )
-    })
-}
-
-fn local_key(name: &str) -> Result<kms::CsfleLocal, Error> {
-    use base64::Engine as _;
-    let text = variable(name)?;
-    let mut bytes = base64::engine::general_purpose::STANDARD
-        .decode(text.trim())
-        .map_err(|_| {
-            Error::new(
-                Fault::Operator,
-                format!("the environment variable {name} is not base64"),
-            )
-        })?;
-    let key = crate::secret::Secret::take(&mut bytes).ok_or_else(|| {
-        Error::new(
-            Fault::Operator,
-            format!("the environment variable {name} does not hold 96 bytes in base64"),
-        )
-    })?;
-    kms::CsfleLocal::new(&key).map_err(operator)
 }
 
 fn cores() -> usize {

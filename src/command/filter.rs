@@ -3,7 +3,15 @@
 //! Knows shapes, not commands: the same code plans `find`, `$match`, `arrayFilters` and `$pull`.
 //! Source: SEMANTICS B1.2.
 
+mod enclosing;
+mod lists;
+mod refuse;
+
 use std::sync::Arc;
+
+use enclosing::enclosing;
+use lists::{all, list};
+use refuse::{below, refused, searchable, single_value, unanalysable, unknown};
 
 use super::expression;
 use crate::bson::{Doc, Element, kind};
@@ -11,7 +19,7 @@ use crate::limits;
 use crate::plan::canonical::canonical;
 use crate::plan::draft::malformed;
 use crate::plan::{Draft, Value};
-use crate::policy::{FieldRule, Reason, Refusal, Shape, Target, Tree};
+use crate::policy::{FieldRule, Reason, Refusal, Shape, Target};
 
 /// What surrounds a filter.
 #[derive(Default)]
@@ -303,204 +311,6 @@ fn equality(
     Ok(())
 }
 
-/// `$in` / `$nin`.
-fn list(
-    draft: &mut Draft<'_>,
-    operator: &Element<'_>,
-    path: &[u8],
-    rule: &Arc<FieldRule>,
-    around: &mut Around<'_>,
-    conjunct: bool,
-) -> Result<(), Refusal> {
-    // The server refuses an operand that is no array; let it say so.
-    if operator.kind != kind::ARRAY {
-        return Err(refused(
-            rule,
-            &format!("{} without an array", operator.key_text()),
-        ));
-    }
-    let Some(array) = operator.document().map_err(malformed)? else {
-        return Ok(());
-    };
-    let expanded = draft.is_expanded(rule);
-    let only = array.elements().count() == 1;
-    let region = if expanded {
-        draft.drop_element(operator);
-        draft.put_header(operator.end, kind::ARRAY, operator.key);
-        draft.begin();
-        None
-    } else {
-        Some(draft.open_doc(&array))
-    };
-    for item in array.elements() {
-        let item = item.map_err(malformed)?;
-        if item.kind == kind::REGEX {
-            return Err(refused(
-                rule,
-                &format!("a regular expression in {}", operator.key_text()),
-            ));
-        }
-        if item.kind != kind::NULL {
-            searchable(rule, Some(operator), &item, around)?;
-            single_value(&item, rule)?;
-        }
-        if expanded {
-            if only && item.kind != kind::NULL {
-                note_upsert(&item, path, rule, around, conjunct)?;
-            }
-            draft.item_forms(&item, rule)?;
-        } else {
-            draft.seal(&item, rule)?;
-        }
-    }
-    match region {
-        Some(region) => draft.close(region, array.end()),
-        None => draft.end(),
-    }
-    Ok(())
-}
-
-/// `$all`: sealed in place; where several forms may be stored each literal becomes an `$in` of its own, since the
-/// server ANDs the operators of one field.
-fn all(
-    draft: &mut Draft<'_>,
-    operator: &Element<'_>,
-    path: &[u8],
-    rule: &Arc<FieldRule>,
-    around: &mut Around<'_>,
-    depth: usize,
-) -> Result<(), Refusal> {
-    let Some(array) = operator.document().map_err(malformed)? else {
-        return Err(refused(rule, "$all without an array"));
-    };
-    if !draft.is_expanded(rule) {
-        let region = draft.open_doc(&array);
-        for item in array.elements() {
-            let item = item.map_err(malformed)?;
-            match operators(&item)? {
-                Some(doc) => {
-                    let inner = draft.open_doc(&doc);
-                    for op in doc.elements() {
-                        operate(
-                            draft,
-                            &op.map_err(malformed)?,
-                            path,
-                            rule,
-                            around,
-                            false,
-                            depth + 1,
-                        )?;
-                    }
-                    draft.close(inner, doc.end());
-                }
-                None => {
-                    if item.kind == kind::REGEX {
-                        return Err(refused(rule, "a regular expression in $all"));
-                    }
-                    if item.kind != kind::NULL {
-                        searchable(rule, Some(operator), &item, around)?;
-                    }
-                    draft.seal(&item, rule)?;
-                }
-            }
-        }
-        draft.close(region, array.end());
-        return Ok(());
-    }
-    if array.is_empty() {
-        return Ok(());
-    }
-    draft.drop_element(operator);
-    for item in array.elements() {
-        let item = item.map_err(malformed)?;
-        if matches!(item.kind, kind::REGEX | kind::DOCUMENT | kind::ARRAY | kind::NULL) {
-            return Err(Refusal::new(
-                Reason::Rotation,
-                format!(
-                    "field '{}': $all over anything but plain values is not possible while the field is migrating or its key is rotating; finish the migration, or write one $in per value",
-                    rule.path
-                ),
-            ));
-        }
-        searchable(rule, Some(operator), &item, around)?;
-        draft.put_header(operator.end, kind::ARRAY, b"$in");
-        draft.begin();
-        draft.item_forms(&item, rule)?;
-        draft.end();
-    }
-    Ok(())
-}
-
-/// A predicate on a path above protected fields.
-fn enclosing(
-    draft: &mut Draft<'_>,
-    element: &Element<'_>,
-    tree: &Arc<Tree>,
-    around: &mut Around<'_>,
-    depth: usize,
-) -> Result<(), Refusal> {
-    let Some(doc) = operators(element)? else {
-        return match element.kind {
-            kind::DOCUMENT | kind::ARRAY => Err(whole(element)),
-            _ => Ok(()),
-        };
-    };
-    enclosing_operators(draft, &doc, element, tree, around, depth)
-}
-
-fn enclosing_operators(
-    draft: &mut Draft<'_>,
-    doc: &Doc<'_>,
-    element: &Element<'_>,
-    tree: &Arc<Tree>,
-    around: &mut Around<'_>,
-    depth: usize,
-) -> Result<(), Refusal> {
-    let region = draft.open_doc(doc);
-    for operator in doc.elements() {
-        let operator = operator.map_err(malformed)?;
-        match operator.key {
-            b"$exists" | b"$type" | b"$size" => {}
-            b"$elemMatch" => {
-                if let Some(inner) = operator.document().map_err(malformed)? {
-                    let shape = Shape::Tree(Arc::clone(tree));
-                    clauses(draft, &inner, &shape, around, false, depth + 1)?;
-                }
-            }
-            b"$not" => match operators(&operator)? {
-                Some(inner) => enclosing_operators(draft, &inner, element, tree, around, depth + 1)?,
-                None => return Err(refused_above(element, "$not")),
-            },
-            b"$eq" | b"$ne" => {
-                if matches!(operator.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX) {
-                    return Err(whole(element));
-                }
-            }
-            b"$in" | b"$nin" | b"$all" => {
-                let Some(array) = operator.document().map_err(malformed)? else {
-                    continue;
-                };
-                let inner_region = draft.open_doc(&array);
-                for item in array.elements() {
-                    let item = item.map_err(malformed)?;
-                    let is_elem_match = operator.key == b"$all" && operators(&item)?.is_some();
-                    if is_elem_match {
-                        if let Some(inner) = item.document().map_err(malformed)? {
-                            enclosing_operators(draft, &inner, element, tree, around, depth + 1)?;
-                        }
-                    } else if matches!(item.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX) {
-                        return Err(whole(element));
-                    }
-                }
-                draft.close(inner_region, array.end());
-            }
-            _ => return Err(refused_above(element, &operator.key_text())),
-        }
-    }
-    draft.close(region, doc.end());
-    Ok(())
-}
-
 /// The document of operators that `element` holds, if that is what it is: the server looks at the first key.
 fn operators<'a>(element: &Element<'a>) -> Result<Option<Doc<'a>>, Refusal> {
     if element.kind != kind::DOCUMENT {
@@ -513,53 +323,6 @@ fn operators<'a>(element: &Element<'a>) -> Result<Option<Doc<'a>>, Refusal> {
     Ok(first
         .filter(|e| e.key.first() == Some(&b'$') && e.key != b"$ref" && e.key != b"$id")
         .map(|_| doc))
-}
-
-/// Equality can be searched here, and this literal can be equal to what is stored.
-fn searchable(
-    rule: &FieldRule,
-    operator: Option<&Element<'_>>,
-    literal: &Element<'_>,
-    around: &Around<'_>,
-) -> Result<(), Refusal> {
-    if !rule.is_deterministic() {
-        return Err(Refusal::new(
-            Reason::RandomEquality,
-            format!(
-                "field '{}' is sealed with a random algorithm and cannot be searched{}; only {{$exists}} and comparison with null work on it, or make it deterministic in the field map",
-                rule.path,
-                match operator {
-                    Some(operator) => format!(" by {}", operator.key_text()),
-                    None => String::new(),
-                }
-            ),
-        )
-        .about(rule));
-    }
-    if around.collation && literal.kind == kind::STRING {
-        return Err(Refusal::new(
-            Reason::Collation,
-            format!(
-                "field '{}': a collation has no effect on sealed values, so this search would return other rows; leave the collation out, or use {{locale: \"simple\"}}",
-                rule.path
-            ),
-        )
-        .about(rule));
-    }
-    Ok(())
-}
-
-fn single_value(literal: &Element<'_>, rule: &FieldRule) -> Result<(), Refusal> {
-    if literal.kind == kind::ARRAY || literal.kind == kind::DOCUMENT {
-        return Err(Refusal::new(
-            Reason::WholeDocument,
-            format!(
-                "field '{}' cannot be compared with a whole array or document; compare its values one by one",
-                rule.path
-            ),
-        ));
-    }
-    Ok(())
 }
 
 fn note_upsert(
@@ -583,72 +346,4 @@ fn note_upsert(
         });
     }
     Ok(())
-}
-
-fn refused(rule: &FieldRule, operator: &str) -> Refusal {
-    let way_out = if rule.is_deterministic() {
-        "only equality ($eq, $ne, $in, $nin, $all, $exists, null) works on a deterministic field"
-    } else {
-        "only $exists and comparison with null work on a field sealed with a random algorithm"
-    };
-    Refusal::new(
-        Reason::Operator,
-        format!(
-            "field '{}': {operator} cannot work on sealed values; {way_out}",
-            rule.path
-        ),
-    )
-    .about(rule)
-}
-
-fn refused_above(element: &Element<'_>, operator: &str) -> Refusal {
-    Refusal::new(
-        Reason::Operator,
-        format!(
-            "field '{}' holds protected fields: {operator} cannot be applied to it as a whole; name the fields inside, or use $elemMatch",
-            element.key_text()
-        ),
-    )
-}
-
-fn whole(element: &Element<'_>) -> Refusal {
-    Refusal::new(
-        Reason::WholeDocument,
-        format!(
-            "field '{}' holds protected fields and cannot be compared as a whole; compare its fields by dotted path, or use $elemMatch",
-            element.key_text()
-        ),
-    )
-}
-
-fn below(element: &Element<'_>, rule: &FieldRule) -> Refusal {
-    Refusal::new(
-        Reason::BelowSealed,
-        format!(
-            "path '{}' leads into field '{}', which is sealed as one value; the server cannot look inside. Protect the inner fields one by one in the field map instead",
-            element.key_text(),
-            rule.path
-        ),
-    )
-    .about(rule)
-}
-
-fn unknown(element: &Element<'_>) -> Refusal {
-    Refusal::new(
-        Reason::UnknownShape,
-        format!(
-            "path '{}': it cannot be told whether it holds protected values here; filter before the stage or key that makes it ambiguous",
-            element.key_text()
-        ),
-    )
-}
-
-fn unanalysable(element: &Element<'_>) -> Refusal {
-    Refusal::new(
-        Reason::Unanalysable,
-        format!(
-            "operator '{}' cannot be analysed and is not supported on a protected collection; use query operators on the fields instead",
-            element.key_text()
-        ),
-    )
 }

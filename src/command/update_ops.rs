@@ -1,7 +1,13 @@
 //! Update documents: operators, replacement, and what an upsert adds. Every operator that cannot work on ciphertext is
 //! refused where it touches a protected path. Source: SEMANTICS B0.2, B0.3, B0.5, B1.4.
 
+mod arrays;
+mod refuse;
+
 use std::sync::Arc;
+
+use arrays::{pull, pull_all, push};
+use refuse::{below, pipeline_touches, refused, refused_above, upsert_in_two_forms};
 
 use super::document::{seal_document, seal_value, shape_of};
 use super::expression::{self, Variables};
@@ -10,7 +16,7 @@ use crate::bson::{Doc, Element, kind};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::shape::is_position;
-use crate::policy::{FieldRule, Reason, Refusal, Shape, Target, Tree};
+use crate::policy::{Reason, Refusal, Shape, Target, Tree};
 
 /// The shapes that `$[identifier]` positions of an update stand for, for its `arrayFilters`.
 #[derive(Default)]
@@ -299,180 +305,6 @@ fn assign(
     }
 }
 
-/// `$push` / `$addToSet`, plain or with `$each` and its modifiers.
-fn push(
-    draft: &mut Draft<'_>,
-    operator: &Element<'_>,
-    field: &Element<'_>,
-    target: &Target,
-) -> Result<(), Refusal> {
-    match target {
-        Target::Below(rule) => return Err(below(operator, field, rule)),
-        Target::Sealed(rule) if !rule.seals_elements() => return Err(whole_array(operator, field, rule)),
-        Target::Sealed(rule) if operator.key == b"$addToSet" => {
-            if !rule.is_deterministic() {
-                return Err(refused(operator, field, rule));
-            }
-            if draft.is_expanded(rule) {
-                return Err(Refusal::new(
-                    Reason::Rotation,
-                    format!(
-                        "field '{}': $addToSet cannot tell duplicates while the field is migrating or its key is rotating; finish that first, or use $push",
-                        rule.path
-                    ),
-                ));
-            }
-        }
-        Target::Above(tree) if operator.key == b"$addToSet" && !all_deterministic(tree) => {
-            return Err(refused_above(operator, field));
-        }
-        _ => {}
-    }
-    let shape = shape_of(target);
-    let each = match field
-        .document()
-        .map_err(malformed)?
-        .filter(|_| field.kind == kind::DOCUMENT)
-    {
-        Some(doc) if doc.get(b"$each").map_err(malformed)?.is_some() => doc,
-        _ => return item(draft, field, &shape, operator),
-    };
-    let region = draft.open_doc(&each);
-    for modifier in each.elements() {
-        let modifier = modifier.map_err(malformed)?;
-        match modifier.key {
-            b"$each" => {
-                let Some(list) = modifier.document().map_err(malformed)? else {
-                    continue;
-                };
-                let inner = draft.open_doc(&list);
-                for one in list.elements() {
-                    item(draft, &one.map_err(malformed)?, &shape, operator)?;
-                }
-                draft.close(inner, list.end());
-            }
-            b"$position" | b"$slice" => {}
-            b"$sort" => sort_modifier(&modifier, field, &shape)?,
-            _ => return Err(refused_above(operator, field)),
-        }
-    }
-    draft.close(region, each.end());
-    Ok(())
-}
-
-/// One new array item.
-fn item(
-    draft: &mut Draft<'_>,
-    value: &Element<'_>,
-    shape: &Shape,
-    operator: &Element<'_>,
-) -> Result<(), Refusal> {
-    if let Shape::Sealed(rule) = shape
-        && value.kind == kind::ARRAY
-    {
-        return Err(Refusal::new(
-            Reason::Type,
-            format!(
-                "field '{}': {} of an array as one item; use $each for several items",
-                rule.path,
-                operator.key_text()
-            ),
-        ));
-    }
-    seal_value(draft, value, shape)
-}
-
-fn sort_modifier(modifier: &Element<'_>, field: &Element<'_>, shape: &Shape) -> Result<(), Refusal> {
-    let sorts_protected = match (shape, modifier.document().map_err(malformed)?) {
-        (Shape::Tree(_), Some(keys)) => {
-            let mut protected = false;
-            for key in keys.elements() {
-                protected |= !matches!(shape.resolve(key.map_err(malformed)?.key), Target::Plain);
-            }
-            protected
-        }
-        _ => true,
-    };
-    if sorts_protected {
-        return Err(Refusal::new(
-            Reason::Order,
-            format!(
-                "field '{}': $sort by a protected field would order ciphertext; sort by a field that is not protected",
-                field.key_text()
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// `$pull`: its operand is a condition on each item.
-fn pull(
-    draft: &mut Draft<'_>,
-    operator: &Element<'_>,
-    field: &Element<'_>,
-    target: &Target,
-    collation: bool,
-) -> Result<(), Refusal> {
-    let mut around = Around {
-        collation,
-        ..Around::default()
-    };
-    match target {
-        Target::Sealed(rule) if rule.seals_elements() => {
-            filter::predicate(draft, field, rule, &mut around, false, 1)
-        }
-        Target::Sealed(rule) => Err(whole_array(operator, field, rule)),
-        Target::Below(rule) => Err(below(operator, field, rule)),
-        Target::Above(tree) => {
-            let Some(condition) = field
-                .document()
-                .map_err(malformed)?
-                .filter(|_| field.kind == kind::DOCUMENT)
-            else {
-                return if field.kind == kind::ARRAY {
-                    Err(refused_above(operator, field))
-                } else {
-                    Ok(())
-                };
-            };
-            filter::plan(draft, &condition, &Shape::Tree(Arc::clone(tree)), &mut around)
-        }
-        Target::Plain | Target::Unknown => Ok(()),
-    }
-}
-
-fn pull_all(
-    draft: &mut Draft<'_>,
-    operator: &Element<'_>,
-    field: &Element<'_>,
-    target: &Target,
-) -> Result<(), Refusal> {
-    let rule = match target {
-        Target::Sealed(rule) if rule.is_deterministic() => rule,
-        Target::Sealed(rule) => return Err(refused(operator, field, rule)),
-        Target::Below(rule) => return Err(below(operator, field, rule)),
-        _ => return Err(refused_above(operator, field)),
-    };
-    let Some(list) = field
-        .document()
-        .map_err(malformed)?
-        .filter(|_| field.kind == kind::ARRAY)
-    else {
-        return Err(refused(operator, field, rule));
-    };
-    if !draft.is_expanded(rule) {
-        return draft.seal_stored(field, rule);
-    }
-    draft.drop_element(field);
-    draft.put_header(field.end, kind::ARRAY, field.key);
-    draft.begin();
-    for one in list.elements() {
-        draft.item_forms(&one.map_err(malformed)?, rule)?;
-    }
-    draft.end();
-    Ok(())
-}
-
 fn rename(operator: &Element<'_>, field: &Element<'_>, root: &Shape, from: &Target) -> Result<(), Refusal> {
     let to = field
         .text()
@@ -489,83 +321,4 @@ fn rename(operator: &Element<'_>, field: &Element<'_>, root: &Shape, from: &Targ
             field.text().unwrap_or_default(),
         ),
     ))
-}
-
-fn all_deterministic(tree: &Tree) -> bool {
-    tree.fields().all(|(_, shape)| match shape {
-        Shape::Sealed(rule) => rule.is_deterministic() && rule.state == crate::policy::FieldState::Enforced,
-        Shape::Tree(inner) => all_deterministic(inner),
-        Shape::Plain => true,
-        Shape::Unknown => false,
-    })
-}
-
-fn refused(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
-    Refusal::new(
-        Reason::UpdateOperator,
-        format!(
-            "{} on '{}': field '{}' is sealed and the server cannot compute on it; read the value, change it and write it back with $set",
-            operator.key_text(),
-            field.key_text(),
-            rule.path
-        ),
-    )
-    .about(rule)
-}
-
-fn refused_above(operator: &Element<'_>, field: &Element<'_>) -> Refusal {
-    Refusal::new(
-        Reason::UpdateOperator,
-        format!(
-            "{} on '{}': it holds protected fields and the server cannot compare or compute on them; use $set, $push or $pull with a condition on its fields",
-            operator.key_text(),
-            field.key_text()
-        ),
-    )
-}
-
-fn whole_array(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
-    Refusal::new(
-        Reason::UpdateOperator,
-        format!(
-            "{} on '{}': field '{}' is sealed as one value; set the whole array with $set, or give the rule `each = true` so that its items are sealed one by one",
-            operator.key_text(),
-            field.key_text(),
-            rule.path
-        ),
-    )
-    .about(rule)
-}
-
-fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
-    Refusal::new(
-        Reason::BelowSealed,
-        format!(
-            "{} on '{}' leads into field '{}', which is sealed as one value; $set the whole field instead, or protect its inner fields one by one",
-            operator.key_text(),
-            field.key_text(),
-            rule.path
-        ),
-    )
-    .about(rule)
-}
-
-fn pipeline_touches(stage: &str, path: &str) -> Refusal {
-    Refusal::new(
-        Reason::PipelineUpdate,
-        format!(
-            "pipeline update: {stage} touches protected field '{path}'; use update operators ($set, $unset, …) for protected fields"
-        ),
-    )
-}
-
-fn upsert_in_two_forms(rule: &FieldRule) -> Refusal {
-    Refusal::new(
-        Reason::Rotation,
-        format!(
-            "field '{}': while it is migrating or its key is rotating, an upsert cannot take it from the filter here; set the field in the update itself ($setOnInsert)",
-            rule.path
-        ),
-    )
-    .about(rule)
 }

@@ -409,7 +409,7 @@ fn with_context<T>(
         listener,
         pseudonymizer: shared.pseudonymizer(),
         now_us,
-        unix_ms: shared.unix_ms(),
+        unix_ms: shared.unix_ms_at(now_us),
         audit_ready: shared.audit_ready(),
     })
 }

@@ -2,7 +2,7 @@
 //! to stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
@@ -55,6 +55,7 @@ pub struct Shared {
     pseudonymizer: Pseudonymizer,
     stop: watch::Receiver<bool>,
     started: Instant,
+    unix_ms_at_start: AtomicI64,
     connections: AtomicU64,
 }
 
@@ -69,7 +70,7 @@ impl Shared {
         pseudonymizer: Pseudonymizer,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self {
+        let shared = Self {
             live: ArcSwap::from_pointee(live),
             keys,
             audit,
@@ -78,8 +79,11 @@ impl Shared {
             pseudonymizer,
             stop,
             started: Instant::now(),
+            unix_ms_at_start: AtomicI64::new(0),
             connections: AtomicU64::new(0),
-        }
+        };
+        shared.set_clock();
+        shared
     }
 
     /// Puts a new configuration in force, for the next frame of every connection.
@@ -119,9 +123,20 @@ impl Shared {
     }
 
     #[expect(clippy::unused_self, reason = "the clock belongs to what is shared")]
-    pub(super) fn unix_ms(&self) -> i64 {
+    /// Unix time at this moment of [`Shared::now_us`]: no second look at a clock.
+    pub(super) fn unix_ms_at(&self, now_us: u64) -> i64 {
+        let since_start = i64::try_from(now_us / 1000).unwrap_or(i64::MAX);
+        self.unix_ms_at_start
+            .load(Ordering::Relaxed)
+            .saturating_add(since_start)
+    }
+
+    /// Follows the system's clock, which may have been set.
+    pub fn set_clock(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        let started = since.saturating_sub(self.started.elapsed());
+        let ms = i64::try_from(started.as_millis()).unwrap_or(i64::MAX);
+        self.unix_ms_at_start.store(ms, Ordering::Relaxed);
     }
 
     pub(super) fn idle_limit(&self) -> Option<Duration> {

@@ -5,10 +5,13 @@
 mod auth;
 mod client;
 pub mod fuzz;
+mod greet;
 mod pending;
 mod proof;
 mod refuse;
+mod request;
 mod upstream;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -160,8 +163,8 @@ impl Session {
     }
 
     /// Takes the commands that have come to an end.
-    pub fn take_done(&mut self) -> Vec<Done> {
-        std::mem::take(&mut self.done)
+    pub fn take_done(&mut self) -> std::vec::Drain<'_, Done> {
+        self.done.drain(..)
     }
 
     /// Takes the authentications that have come to an end.

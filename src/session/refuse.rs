@@ -1,7 +1,100 @@
-//! Refusals as MongoDB error replies, so that every driver shows them.
+//! Refusals as MongoDB error replies, so that every driver shows them; each is counted and audited.
 
+use super::pending::{Kind, Pending};
+use super::request::Request;
+use super::{Closing, Context, Done, Session, Step};
 use crate::bson::build::Builder;
-use crate::policy::Refusal;
+use crate::event::Outcome;
+use crate::plan::Plan;
+use crate::plan::apply::ApplyError;
+use crate::policy::{Reason, Refusal};
+use crate::wire::op_msg::OpMsg;
+use crate::wire::{encode, op_reply};
+
+impl Session {
+    pub(super) fn refuse_unread(
+        &mut self,
+        message: &OpMsg<'_>,
+        refusal: &Refusal,
+        cx: &Context<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Step, Closing> {
+        if message.flags().more_to_come() {
+            return Err(Closing("malformed command without reply"));
+        }
+        self.answer(
+            message.header().request_id,
+            false,
+            &document(refusal),
+            message.flags().checksum_present(),
+            cx,
+            to_client,
+        );
+        Ok(Step::Done)
+    }
+
+    /// Answers a request with an error, or drops it and closes where it expects no reply.
+    pub(super) fn refuse(
+        &mut self,
+        request: &Request<'_>,
+        refusal: &Refusal,
+        cx: &Context<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
+        let reason = refusal.reason.label();
+        let outcome = if request.silent {
+            Outcome::Dropped { reason }
+        } else {
+            Outcome::Refused { reason }
+        };
+        let mut event = self.event(request, &Plan::default(), cx);
+        event.outcome = outcome;
+        event.fields.extend(refusal.field.clone());
+        self.done.push(Done {
+            command: request.command,
+            outcome,
+            duration_us: 0,
+            spent_us: 0,
+            event: Some(event),
+            policy: request.policy.clone(),
+            sealed: Vec::new(),
+            opened: Vec::new(),
+            plaintext: Vec::new(),
+        });
+        if request.silent {
+            return Err(Closing("refused an unacknowledged command"));
+        }
+        self.answer(
+            request.id,
+            false,
+            &document(refusal),
+            request.checksum,
+            cx,
+            to_client,
+        );
+        Ok(())
+    }
+
+    /// Puts an answer of our own in line behind the replies in flight.
+    pub(super) fn answer(
+        &mut self,
+        request_id: i32,
+        legacy: bool,
+        doc: &[u8],
+        checksum: bool,
+        cx: &Context<'_>,
+        to_client: &mut Vec<u8>,
+    ) {
+        let bytes = if legacy {
+            op_reply::reply(0, request_id, doc).unwrap_or_default()
+        } else {
+            encode::reply(0, request_id, doc, checksum).unwrap_or_default()
+        };
+        self.pending
+            .push(Pending::new(request_id, Kind::Local(bytes), cx.now_us));
+        self.pending.release(to_client);
+    }
+}
 
 /// The error document: `ok: 0`, `errmsg` beginning with `fieldveil: `, `code` and `codeName`.
 pub(super) fn document(refusal: &Refusal) -> Vec<u8> {
@@ -16,4 +109,42 @@ pub(super) fn document(refusal: &Refusal) -> Vec<u8> {
         .int32("code", code)
         .string("codeName", &name);
     doc.finish()
+}
+
+/// Why a plan could not be applied, as an answer.
+pub(super) fn apply_refusal(why: &ApplyError) -> Refusal {
+    match why {
+        ApplyError::Broken { key, domain } => Refusal::new(
+            Reason::Tampered,
+            format!(
+                "a stored value of domain '{}' (data key {}) does not authenticate: it was changed or moved, or sealed under another key; restore it from a backup",
+                domain.as_deref().unwrap_or("unknown"),
+                key.map_or_else(|| "unknown".to_owned(), |key| key.to_string()),
+            ),
+        ),
+        ApplyError::Moved { path, domain } => Refusal::new(
+            Reason::Tampered,
+            format!(
+                "field '{path}' holds a ciphertext of domain '{domain}': it was moved there from another field; restore the document from a backup"
+            ),
+        ),
+        ApplyError::MissingKey => Refusal::new(
+            Reason::Key,
+            "a data key is not available; try again, or ask the operator to check the key vault",
+        ),
+        ApplyError::Exhausted { path } => Refusal::new(
+            Reason::Key,
+            format!(
+                "field '{path}': its data key cannot seal any more (random nonces spent); rotate the key"
+            ),
+        ),
+        ApplyError::TooLarge => Refusal::new(
+            Reason::Size,
+            "the message would be larger than the server accepts once its fields are sealed; send smaller batches",
+        ),
+        ApplyError::Inconsistent => Refusal::new(
+            Reason::Proof,
+            "the plan did not fit the message; please report this as a bug",
+        ),
+    }
 }

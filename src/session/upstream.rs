@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::auth::Candidate;
-use super::client::apply_refusal;
 use super::pending::{Kind, Pending};
+use super::refuse::apply_refusal;
 use super::{Closing, Context, Done, Session, Step, Wanted, refuse};
 use crate::bson::Doc;
 use crate::command::reply::{self, Facts, Reading};

@@ -166,7 +166,7 @@ impl Harness {
     }
 
     pub fn done(&mut self) -> Vec<Done> {
-        self.session.take_done()
+        self.session.take_done().collect()
     }
 }
 

@@ -103,13 +103,13 @@ impl<'a> Analyser<'_, '_, 'a> {
             self.seal_all(&literals, &Shape::Sealed(rule));
             return Ok(Yield::PLAIN);
         }
-        let [LiteralElement(list)] = literals.as_slice() else {
+        let [literal @ LiteralElement(list)] = literals.as_slice() else {
             return Err(rotation(name, &rule));
         };
         let scalars = children(list)?
             .iter()
             .all(|item| !matches!(item.kind, kind::ARRAY | kind::DOCUMENT));
-        let fixed = list.kind == kind::ARRAY && is_direct(&haystack, &literals[0])?;
+        let fixed = list.kind == kind::ARRAY && is_direct(&haystack, literal)?;
         if !fixed || !scalars || matches!(wanted, Yield::Literal(_)) {
             return Err(rotation(name, &rule));
         }

@@ -1,0 +1,119 @@
+//! The key service and the audit's keys, as the configuration names them: the only place that knows which provider is
+//! which.
+
+use std::sync::Arc;
+
+use super::{operator, patiently};
+use crate::audit::AuditKey;
+use crate::config::{self, Config, Master};
+use crate::crypto::pseudonym::Pseudonymizer;
+use crate::error::{Error, Fault};
+use crate::keys::{Dek, KeyProvider};
+use crate::kms;
+use crate::store::{KeyService, MongoStore};
+
+/// The domain whose data key the audit's chain and pseudonyms are derived from: the same for every proxy on one vault.
+pub const AUDIT_DOMAIN: &str = "fieldveil.audit";
+
+/// The key service as the configuration describes it, with the vault it reads. A master-key file that does not exist
+/// is made, if the vault holds no key yet: otherwise the right one is merely missing.
+///
+/// # Errors
+/// What is wrong with the master key or the vault.
+pub async fn key_service(config: &Config) -> Result<Arc<KeyService>, Error> {
+    let vault = MongoStore::connect(config.keys.uri.expose(), &config.keys.vault)
+        .await
+        .map_err(vault_fault)?;
+    if let Master::File(path) = &config.keys.master
+        && !path.exists()
+    {
+        first_master_key(path, &vault).await?;
+    }
+    let provider: Arc<dyn KeyProvider> = match &config.keys.master {
+        Master::File(path) => Arc::new(kms::FileKey::open(path).map_err(operator)?),
+        Master::Env(name) => Arc::new(kms::EnvKey::new(name, &variable(name)?).map_err(operator)?),
+        Master::CsfleLocal(config::LocalKey::Path(path)) => {
+            Arc::new(kms::CsfleLocal::open(path).map_err(operator)?)
+        }
+        Master::CsfleLocal(config::LocalKey::Variable(name)) => Arc::new(local_key(name)?),
+    };
+    let keys = Arc::new(KeyService::new(Arc::new(vault), provider, config.keys.grace));
+    patiently(|| async { keys.prepare().await.map_err(Error::from) }).await?;
+    Ok(keys)
+}
+
+async fn first_master_key(path: &std::path::Path, vault: &MongoStore) -> Result<(), Error> {
+    let is_new = patiently(|| async { vault.is_empty().await.map_err(vault_fault) }).await?;
+    let shown = path.display();
+    if !is_new {
+        return Err(Error::new(
+            Fault::Operator,
+            format!(
+                "the master key file {shown} ([keys] master) does not exist, but the key vault holds keys that it wraps; restore the file from its backup"
+            ),
+        ));
+    }
+    kms::generate(path).map_err(operator)?;
+    tracing::warn!(
+        "NEW MASTER KEY written to {shown}. BACK IT UP NOW, away from the database and its backups: without it nothing sealed can ever be read again"
+    );
+    Ok(())
+}
+
+fn vault_fault(why: crate::keys::StoreError) -> Error {
+    Error::new(Fault::KeyProvider, why.to_string())
+}
+
+/// The keys of the audit: of its chain, and of its pseudonyms.
+///
+/// # Errors
+/// Why the key vault did not give their data key.
+pub async fn audit_keys(keys: &KeyService) -> Result<(AuditKey, Pseudonymizer), Error> {
+    keys.resolve(&[AUDIT_DOMAIN.into()], &[]).await?;
+    let ring = keys.ring();
+    let domain = ring
+        .domain(AUDIT_DOMAIN)
+        .ok_or_else(|| Error::new(Fault::KeyProvider, "the audit's data key is missing"))?;
+    // The first version is the one that all earlier lines were written under.
+    let dek = domain
+        .read
+        .iter()
+        .min_by_key(|dek| dek.version())
+        .unwrap_or(&domain.write);
+    let derive = |purpose: &str| {
+        Dek::subkey(dek, purpose).map_err(|why| Error::new(Fault::KeyProvider, why.to_string()))
+    };
+    Ok((
+        AuditKey::new(derive("audit-chain")?.expose()),
+        Pseudonymizer::new(&derive("audit-pseudonym")?),
+    ))
+}
+
+fn variable(name: &str) -> Result<String, Error> {
+    std::env::var(name).map_err(|_| {
+        Error::new(
+            Fault::Operator,
+            format!("the environment variable {name} ([keys] master) is not set; set it to the master key"),
+        )
+    })
+}
+
+fn local_key(name: &str) -> Result<kms::CsfleLocal, Error> {
+    use base64::Engine as _;
+    let text = variable(name)?;
+    let mut bytes = base64::engine::general_purpose::STANDARD
+        .decode(text.trim())
+        .map_err(|_| {
+            Error::new(
+                Fault::Operator,
+                format!("the environment variable {name} is not base64"),
+            )
+        })?;
+    let key = crate::secret::Secret::take(&mut bytes).ok_or_else(|| {
+        Error::new(
+            Fault::Operator,
+            format!("the environment variable {name} does not hold 96 bytes in base64"),
+        )
+    })?;
+    kms::CsfleLocal::new(&key).map_err(operator)
+}

@@ -1,0 +1,80 @@
+//! Predicates on a path above protected fields: what looks inside is planned, what compares the whole is refused.
+
+use std::sync::Arc;
+
+use super::refuse::{refused_above, whole};
+use super::{Around, clauses, operators};
+use crate::bson::{Doc, Element, kind};
+use crate::plan::Draft;
+use crate::plan::draft::malformed;
+use crate::policy::{Refusal, Shape, Tree};
+
+/// A predicate on a path above protected fields.
+pub(super) fn enclosing(
+    draft: &mut Draft<'_>,
+    element: &Element<'_>,
+    tree: &Arc<Tree>,
+    around: &mut Around<'_>,
+    depth: usize,
+) -> Result<(), Refusal> {
+    let Some(doc) = operators(element)? else {
+        return match element.kind {
+            kind::DOCUMENT | kind::ARRAY => Err(whole(element)),
+            _ => Ok(()),
+        };
+    };
+    enclosing_operators(draft, &doc, element, tree, around, depth)
+}
+
+fn enclosing_operators(
+    draft: &mut Draft<'_>,
+    doc: &Doc<'_>,
+    element: &Element<'_>,
+    tree: &Arc<Tree>,
+    around: &mut Around<'_>,
+    depth: usize,
+) -> Result<(), Refusal> {
+    let region = draft.open_doc(doc);
+    for operator in doc.elements() {
+        let operator = operator.map_err(malformed)?;
+        match operator.key {
+            b"$exists" | b"$type" | b"$size" => {}
+            b"$elemMatch" => {
+                if let Some(inner) = operator.document().map_err(malformed)? {
+                    let shape = Shape::Tree(Arc::clone(tree));
+                    clauses(draft, &inner, &shape, around, false, depth + 1)?;
+                }
+            }
+            b"$not" => match operators(&operator)? {
+                Some(inner) => enclosing_operators(draft, &inner, element, tree, around, depth + 1)?,
+                None => return Err(refused_above(element, "$not")),
+            },
+            b"$eq" | b"$ne" => {
+                if matches!(operator.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX) {
+                    return Err(whole(element));
+                }
+            }
+            b"$in" | b"$nin" | b"$all" => {
+                let Some(array) = operator.document().map_err(malformed)? else {
+                    continue;
+                };
+                let inner_region = draft.open_doc(&array);
+                for item in array.elements() {
+                    let item = item.map_err(malformed)?;
+                    let is_elem_match = operator.key == b"$all" && operators(&item)?.is_some();
+                    if is_elem_match {
+                        if let Some(inner) = item.document().map_err(malformed)? {
+                            enclosing_operators(draft, &inner, element, tree, around, depth + 1)?;
+                        }
+                    } else if matches!(item.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX) {
+                        return Err(whole(element));
+                    }
+                }
+                draft.close(inner_region, array.end());
+            }
+            _ => return Err(refused_above(element, &operator.key_text())),
+        }
+    }
+    draft.close(region, doc.end());
+    Ok(())
+}

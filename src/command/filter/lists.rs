@@ -1,0 +1,138 @@
+//! `$in`, `$nin` and `$all` on a sealed path: each literal sealed, in every form that may be stored.
+
+use std::sync::Arc;
+
+use super::refuse::{refused, searchable, single_value};
+use super::{Around, note_upsert, operate, operators};
+use crate::bson::{Element, kind};
+use crate::plan::Draft;
+use crate::plan::draft::malformed;
+use crate::policy::{FieldRule, Reason, Refusal};
+
+/// `$in` / `$nin`.
+pub(super) fn list(
+    draft: &mut Draft<'_>,
+    operator: &Element<'_>,
+    path: &[u8],
+    rule: &Arc<FieldRule>,
+    around: &mut Around<'_>,
+    conjunct: bool,
+) -> Result<(), Refusal> {
+    // The server refuses an operand that is no array; let it say so.
+    if operator.kind != kind::ARRAY {
+        return Err(refused(
+            rule,
+            &format!("{} without an array", operator.key_text()),
+        ));
+    }
+    let Some(array) = operator.document().map_err(malformed)? else {
+        return Ok(());
+    };
+    let expanded = draft.is_expanded(rule);
+    let only = array.elements().count() == 1;
+    let region = if expanded {
+        draft.drop_element(operator);
+        draft.put_header(operator.end, kind::ARRAY, operator.key);
+        draft.begin();
+        None
+    } else {
+        Some(draft.open_doc(&array))
+    };
+    for item in array.elements() {
+        let item = item.map_err(malformed)?;
+        if item.kind == kind::REGEX {
+            return Err(refused(
+                rule,
+                &format!("a regular expression in {}", operator.key_text()),
+            ));
+        }
+        if item.kind != kind::NULL {
+            searchable(rule, Some(operator), &item, around)?;
+            single_value(&item, rule)?;
+        }
+        if expanded {
+            if only && item.kind != kind::NULL {
+                note_upsert(&item, path, rule, around, conjunct)?;
+            }
+            draft.item_forms(&item, rule)?;
+        } else {
+            draft.seal(&item, rule)?;
+        }
+    }
+    match region {
+        Some(region) => draft.close(region, array.end()),
+        None => draft.end(),
+    }
+    Ok(())
+}
+
+/// `$all`: sealed in place; where several forms may be stored each literal becomes an `$in` of its own, since the
+/// server ANDs the operators of one field.
+pub(super) fn all(
+    draft: &mut Draft<'_>,
+    operator: &Element<'_>,
+    path: &[u8],
+    rule: &Arc<FieldRule>,
+    around: &mut Around<'_>,
+    depth: usize,
+) -> Result<(), Refusal> {
+    let Some(array) = operator.document().map_err(malformed)? else {
+        return Err(refused(rule, "$all without an array"));
+    };
+    if !draft.is_expanded(rule) {
+        let region = draft.open_doc(&array);
+        for item in array.elements() {
+            let item = item.map_err(malformed)?;
+            match operators(&item)? {
+                Some(doc) => {
+                    let inner = draft.open_doc(&doc);
+                    for op in doc.elements() {
+                        operate(
+                            draft,
+                            &op.map_err(malformed)?,
+                            path,
+                            rule,
+                            around,
+                            false,
+                            depth + 1,
+                        )?;
+                    }
+                    draft.close(inner, doc.end());
+                }
+                None => {
+                    if item.kind == kind::REGEX {
+                        return Err(refused(rule, "a regular expression in $all"));
+                    }
+                    if item.kind != kind::NULL {
+                        searchable(rule, Some(operator), &item, around)?;
+                    }
+                    draft.seal(&item, rule)?;
+                }
+            }
+        }
+        draft.close(region, array.end());
+        return Ok(());
+    }
+    if array.is_empty() {
+        return Ok(());
+    }
+    draft.drop_element(operator);
+    for item in array.elements() {
+        let item = item.map_err(malformed)?;
+        if matches!(item.kind, kind::REGEX | kind::DOCUMENT | kind::ARRAY | kind::NULL) {
+            return Err(Refusal::new(
+                Reason::Rotation,
+                format!(
+                    "field '{}': $all over anything but plain values is not possible while the field is migrating or its key is rotating; finish the migration, or write one $in per value",
+                    rule.path
+                ),
+            ));
+        }
+        searchable(rule, Some(operator), &item, around)?;
+        draft.put_header(operator.end, kind::ARRAY, b"$in");
+        draft.begin();
+        draft.item_forms(&item, rule)?;
+        draft.end();
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Why an update is refused: each refusal names the operator, the path and the way out, never a value.
+
+use crate::bson::Element;
+use crate::policy::{FieldRule, Reason, Refusal};
+
+pub(super) fn refused(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::UpdateOperator,
+        format!(
+            "{} on '{}': field '{}' is sealed and the server cannot compute on it; read the value, change it and write it back with $set",
+            operator.key_text(),
+            field.key_text(),
+            rule.path
+        ),
+    )
+    .about(rule)
+}
+
+pub(super) fn refused_above(operator: &Element<'_>, field: &Element<'_>) -> Refusal {
+    Refusal::new(
+        Reason::UpdateOperator,
+        format!(
+            "{} on '{}': it holds protected fields and the server cannot compare or compute on them; use $set, $push or $pull with a condition on its fields",
+            operator.key_text(),
+            field.key_text()
+        ),
+    )
+}
+
+pub(super) fn whole_array(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::UpdateOperator,
+        format!(
+            "{} on '{}': field '{}' is sealed as one value; set the whole array with $set, or give the rule `each = true` so that its items are sealed one by one",
+            operator.key_text(),
+            field.key_text(),
+            rule.path
+        ),
+    )
+    .about(rule)
+}
+
+pub(super) fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::BelowSealed,
+        format!(
+            "{} on '{}' leads into field '{}', which is sealed as one value; $set the whole field instead, or protect its inner fields one by one",
+            operator.key_text(),
+            field.key_text(),
+            rule.path
+        ),
+    )
+    .about(rule)
+}
+
+pub(super) fn pipeline_touches(stage: &str, path: &str) -> Refusal {
+    Refusal::new(
+        Reason::PipelineUpdate,
+        format!(
+            "pipeline update: {stage} touches protected field '{path}'; use update operators ($set, $unset, …) for protected fields"
+        ),
+    )
+}
+
+pub(super) fn upsert_in_two_forms(rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::Rotation,
+        format!(
+            "field '{}': while it is migrating or its key is rotating, an upsert cannot take it from the filter here; set the field in the update itself ($setOnInsert)",
+            rule.path
+        ),
+    )
+    .about(rule)
+}

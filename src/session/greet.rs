@@ -1,0 +1,147 @@
+//! Hello and authentication: read for what they say, passed on with what must not go upstream left out.
+
+use super::auth::{Candidate, claimed, refuse_x509};
+use super::pending::{Kind, Pending};
+use super::request::Request;
+use super::{Closing, Context, Session, Step, refuse};
+use crate::bson::Doc;
+use crate::command::CommandView;
+use crate::event::bounded_name;
+use crate::plan::draft::malformed;
+use crate::policy::{Reason, Refusal};
+use crate::topology::hello;
+use crate::wire::op_msg::OpMsg;
+use crate::wire::op_query::OpQuery;
+
+impl Session {
+    pub(super) fn on_session_command(
+        &mut self,
+        message: &OpMsg<'_>,
+        view: &CommandView<'_>,
+        request: &Request<'_>,
+        cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Step, Closing> {
+        let id = message.header().request_id;
+        let kind = match view.name {
+            "hello" | "isMaster" | "ismaster" => match self.greet(&view.body, view.db) {
+                Ok((candidate, body)) => {
+                    match body.map(|doc| message.with_body(&doc)) {
+                        Some(Ok(rewritten)) => to_server.extend_from_slice(&rewritten),
+                        Some(Err(_)) => return Err(Closing("malformed frame")),
+                        None => to_server.extend_from_slice(message.frame()),
+                    }
+                    let mut pending = Pending::new(
+                        id,
+                        Kind::Hello {
+                            legacy: false,
+                            candidate,
+                        },
+                        cx.now_us,
+                    );
+                    pending.entry = request.entry;
+                    if !message.flags().more_to_come() {
+                        self.pending.push(pending);
+                    }
+                    return Ok(Step::Done);
+                }
+                Err(refusal) => {
+                    return self.refuse(request, &refusal, cx, to_client).map(|()| Step::Done);
+                }
+            },
+            "authenticate" => {
+                return self
+                    .refuse(request, &refuse_x509(), cx, to_client)
+                    .map(|()| Step::Done);
+            }
+            "saslStart" => match claimed(&view.body, view.db) {
+                Ok(candidate) => Kind::Sasl(candidate),
+                Err(refusal) => {
+                    return self.refuse(request, &refusal, cx, to_client).map(|()| Step::Done);
+                }
+            },
+            "saslContinue" => Kind::Sasl(None),
+            _ => Kind::Logout,
+        };
+        to_server.extend_from_slice(message.frame());
+        let mut pending = Pending::new(id, kind, cx.now_us);
+        pending.entry = request.entry;
+        if !message.flags().more_to_come() {
+            self.pending.push(pending);
+        }
+        Ok(Step::Done)
+    }
+
+    /// A legacy hello in an `OP_QUERY`; any other legacy command is refused.
+    pub(super) fn on_query(
+        &mut self,
+        frame: &[u8],
+        cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Step, Closing> {
+        let query = OpQuery::parse(frame).map_err(|_| Closing("malformed or legacy query"))?;
+        let id = query.header.request_id;
+        let bad = |_| Closing("malformed frame");
+        let mut body = Doc::at(frame, query.query.start).map_err(bad)?;
+        if let Some(wrapped) = body.get(b"$query").map_err(bad)? {
+            body = wrapped
+                .document()
+                .map_err(bad)?
+                .ok_or(Closing("malformed frame"))?;
+        }
+        let name = body
+            .elements()
+            .next()
+            .and_then(Result::ok)
+            .map_or(&b""[..], |e| e.key);
+        if !matches!(name, b"hello" | b"isMaster" | b"ismaster") {
+            let refusal = Refusal::new(
+                Reason::Protocol,
+                "legacy OP_QUERY commands other than hello are not supported; use a driver that speaks OP_MSG (MongoDB 3.6 or later)",
+            )
+            .with_code(352);
+            self.answer(id, true, &refuse::document(&refusal), false, cx, to_client);
+            return Ok(Step::Done);
+        }
+        let whole = Doc::at(frame, query.query.start).map_err(bad)?;
+        match self.greet(&whole, "admin") {
+            Ok((candidate, rewritten)) => {
+                match rewritten.map(|doc| query.with_query(&doc)) {
+                    Some(Ok(rewritten)) => to_server.extend_from_slice(&rewritten),
+                    Some(Err(_)) => return Err(Closing("malformed frame")),
+                    None => to_server.extend_from_slice(frame),
+                }
+                self.pending.push(Pending::new(
+                    id,
+                    Kind::Hello {
+                        legacy: true,
+                        candidate,
+                    },
+                    cx.now_us,
+                ));
+            }
+            Err(refusal) => self.answer(id, true, &refuse::document(&refusal), false, cx, to_client),
+        }
+        Ok(Step::Done)
+    }
+
+    /// Reads what a hello says about the client; returns who it claims to be and, where something has to go, the
+    /// document that goes upstream instead.
+    fn greet(&mut self, body: &Doc<'_>, db: &str) -> Result<(Option<Candidate>, Option<Vec<u8>>), Refusal> {
+        let facts = hello::facts(*body).map_err(malformed)?;
+        if let Some(application) = facts.application {
+            self.application = Some(bounded_name(application).0.into());
+        }
+        let mut candidate = None;
+        if let Some(speculative) = body.get(b"speculativeAuthenticate").map_err(malformed)?
+            && let Some(start) = speculative.document().map_err(malformed)?
+        {
+            // X.509 names no user here; its `authenticate` is refused with the explanation when it comes.
+            candidate = claimed(&start, db).unwrap_or_default();
+        }
+        let rewritten = hello::strip_request_compression(*body).map_err(malformed)?;
+        Ok((candidate, rewritten))
+    }
+}

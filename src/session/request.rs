@@ -1,0 +1,109 @@
+//! One request as the session sees it: what it asks for, of which namespace, and how it wants to be answered.
+
+use std::sync::Arc;
+
+use super::Context;
+use crate::bson::Doc;
+use crate::command::table::{self, Entry};
+use crate::command::view::Sequence;
+use crate::command::{CommandView, explain};
+use crate::plan::draft::malformed;
+use crate::policy::{CollectionPolicy, Refusal};
+use crate::wire::op_msg::{OpMsg, Section};
+
+/// A command, and what is needed to answer it here.
+pub(super) struct Request<'a> {
+    /// Its request id.
+    pub(super) id: i32,
+    /// It expects no reply.
+    pub(super) silent: bool,
+    /// It carried a checksum, so its answer does.
+    pub(super) checksum: bool,
+    /// The command's name, from the closed table.
+    pub(super) command: &'static str,
+    /// Its entry in the table.
+    pub(super) entry: Option<&'static Entry>,
+    /// The database.
+    pub(super) db: &'a str,
+    /// The collection, where it names one.
+    pub(super) collection: Option<&'a str>,
+    /// The namespace's policy; `None` where nothing in it is protected.
+    pub(super) policy: Option<Arc<CollectionPolicy>>,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(message: &OpMsg<'a>, view: &CommandView<'a>, cx: &Context<'_>) -> Self {
+        let collection = collection(view);
+        let policy = collection.and_then(|c| cx.map.lookup(view.db, c));
+        let entry = table::find(view.name);
+        Self {
+            id: message.header().request_id,
+            silent: message.flags().more_to_come(),
+            checksum: message.flags().checksum_present(),
+            command: entry.map_or("other", |e| e.name),
+            entry,
+            db: view.db,
+            collection,
+            policy,
+        }
+    }
+
+    /// `db.collection`, or the database alone.
+    pub(super) fn namespace(&self) -> String {
+        match (&self.policy, self.collection) {
+            (Some(policy), _) => policy.namespace.as_str().to_owned(),
+            (None, Some(collection)) => format!("{}.{collection}", self.db),
+            (None, None) => self.db.to_owned(),
+        }
+    }
+
+    /// The protected paths of its namespace, for a message.
+    pub(super) fn protected_paths(&self) -> String {
+        let paths: Vec<&str> = self
+            .policy
+            .iter()
+            .flat_map(|p| p.rules.iter().map(|rule| &*rule.path))
+            .collect();
+        if paths.is_empty() {
+            "named in an argument".to_owned()
+        } else {
+            paths.join(", ")
+        }
+    }
+}
+
+/// The command in a message; `None` where it has no name or no `$db`.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub(super) fn read<'a>(message: &OpMsg<'a>) -> Result<Option<CommandView<'a>>, Refusal> {
+    let frame = message.frame();
+    let mut sequences = Vec::new();
+    for section in message.sections() {
+        if let Section::Sequence {
+            at,
+            identifier,
+            docs_at,
+            end,
+        } = section
+        {
+            sequences.push(Sequence {
+                identifier,
+                at,
+                documents_at: docs_at,
+                end,
+            });
+        }
+    }
+    let body = Doc::at(frame, message.body().start).map_err(malformed)?;
+    CommandView::new(body, None, sequences)
+}
+
+/// The collection a command names: its first value, `getMore`'s `collection`, or that of the command it explains.
+fn collection<'a>(view: &CommandView<'a>) -> Option<&'a str> {
+    match view.name {
+        "getMore" => view.get("collection").ok()?.and_then(|e| e.text()),
+        "explain" => explain::inner(view).ok()?.and_then(|inner| inner.collection()),
+        _ => view.collection(),
+    }
+}
