@@ -139,7 +139,6 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    #[expect(clippy::unused_self, reason = "the clock belongs to what is shared")]
     /// Unix time at this moment of [`Shared::now_us`]: no second look at a clock.
     pub(super) fn unix_ms_at(&self, now_us: u64) -> i64 {
         let since_start = i64::try_from(now_us / 1000).unwrap_or(i64::MAX);

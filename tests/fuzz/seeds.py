@@ -6,6 +6,7 @@ into, the shipped configurations, envelope headers. Kept out of git; the names a
 
 from __future__ import annotations
 
+import random
 import re
 import struct
 import sys
@@ -135,7 +136,8 @@ def plan_apply() -> dict[str, bytes]:
     for n, (name, request) in enumerate(requests().items()):
         for m in {n % len(answers), 1}:
             made[f"{name}-{m}"] = struct.pack("<I", len(request)) + request + answers[m]
-    return made
+    # A length of all ones: the bytes behind it grow commands (src/session/fuzz/grammar.rs).
+    return made | {f"grown-{n}": b"\xff" * 4 + random.Random(n).randbytes(300) for n in range(200)}
 
 
 def envelope() -> dict[str, bytes]:
