@@ -45,12 +45,12 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
         tracing::warn!("{}: {warning}", config.file);
     }
     let mut signals = Signals::install()?;
-    let keys = key_service(&config).await?;
+    let metrics = Arc::new(metrics(&config)?);
+    let keys = key_service(&config, Some(Arc::clone(&metrics))).await?;
     let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
     let live = live(&config, tls.as_ref()).await?;
     let (audit_key, pseudonymizer) = patiently(|| audit_keys(&keys)).await?;
     let audit = AuditSink::open(audit_settings(&config), audit_key).map_err(Error::from)?;
-    let metrics = Arc::new(metrics(&config)?);
     let readiness = Arc::new(Readiness::new());
     let (stop, stopping) = watch::channel(false);
     let optional = config.audit.on_failure == OnFailure::Continue;

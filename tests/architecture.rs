@@ -33,6 +33,7 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
     ("proxy", "store", "connections resolve keys"),
     ("proxy", "tls", "connections dial"),
     ("admin", "metrics", "the admin listener shows them"),
+    ("kms", "metrics", "providers are measured"),
     ("store", "kms", "keys are unwrapped by a provider"),
     ("cli", "app", "subcommands build the application"),
 ];

@@ -10,6 +10,7 @@ use crate::crypto::pseudonym::Pseudonymizer;
 use crate::error::{Error, Fault};
 use crate::keys::{Dek, KeyProvider};
 use crate::kms;
+use crate::metrics::Metrics;
 use crate::store::{KeyService, MongoStore};
 
 /// The domain whose data key the audit's chain and pseudonyms are derived from: the same for every proxy on one vault.
@@ -20,7 +21,7 @@ pub const AUDIT_DOMAIN: &str = "fieldveil.audit";
 ///
 /// # Errors
 /// What is wrong with the master key or the vault.
-pub async fn key_service(config: &Config) -> Result<Arc<KeyService>, Error> {
+pub async fn key_service(config: &Config, metrics: Option<Arc<Metrics>>) -> Result<Arc<KeyService>, Error> {
     let vault = MongoStore::connect(config.keys.uri.expose(), &config.keys.vault)
         .await
         .map_err(vault_fault)?;
@@ -36,6 +37,14 @@ pub async fn key_service(config: &Config) -> Result<Arc<KeyService>, Error> {
             Arc::new(kms::CsfleLocal::open(path).map_err(operator)?)
         }
         Master::CsfleLocal(config::LocalKey::Variable(name)) => Arc::new(local_key(name)?),
+    };
+    let provider = match metrics {
+        Some(metrics) => Arc::new(kms::Measured::new(
+            provider,
+            provider_name(&config.keys.master),
+            metrics,
+        )),
+        None => provider,
     };
     let keys = Arc::new(KeyService::new(Arc::new(vault), provider, config.keys.grace));
     patiently(|| async { keys.prepare().await.map_err(Error::from) }).await?;
@@ -116,4 +125,12 @@ fn local_key(name: &str) -> Result<kms::CsfleLocal, Error> {
         )
     })?;
     kms::CsfleLocal::new(&key).map_err(operator)
+}
+
+fn provider_name(master: &Master) -> &'static str {
+    match master {
+        Master::File(_) => "file",
+        Master::Env(_) => "env",
+        Master::CsfleLocal(_) => "csfle-local",
+    }
 }

@@ -65,7 +65,7 @@ fn verify(
 ) -> Result<Exit, Failure> {
     let expect = expect.map(|(seq, hash)| Anchor { seq, hash });
     let report = super::runtime()?.block_on(async {
-        let keys = app::key_service(config).await?;
+        let keys = app::key_service(config, None).await?;
         let (key, _) = app::audit_keys(&keys).await?;
         audit::verify_all(files, &key, expect)
             .map_err(|why| Error::new(Fault::Operator, format!("the audit log cannot be read: {why}")))

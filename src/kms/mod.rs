@@ -3,6 +3,7 @@
 
 mod csfle_local;
 mod keyfile;
+mod measured;
 mod native_wrap;
 
 mod env;
@@ -12,4 +13,5 @@ pub use csfle_local::CsfleLocal;
 pub use env::EnvKey;
 pub use file::FileKey;
 pub use keyfile::generate;
+pub use measured::Measured;
 pub use native_wrap::WRAPPED;

@@ -190,7 +190,7 @@ impl Shared {
     /// Whether every member that a listener stands for answers, TLS included.
     pub async fn reach_upstream(&self) -> bool {
         let live = Arc::clone(&self.live());
-        match super::upstream::dial(&live, None).await {
+        match super::upstream::dial(&live, &self.metrics, None).await {
             Ok(_) => true,
             Err(why) => {
                 tracing::warn!(reason = %why, "the upstream does not answer");

@@ -15,7 +15,7 @@ use super::leg::Leg;
 use super::listen::Door;
 use super::shared::Shared;
 use super::upstream;
-use crate::metrics::{ConnectionEnd, Leg as Side, TlsVersion};
+use crate::metrics::{ConnectionEnd, Leg as Side};
 use crate::session::Session;
 
 /// A connection on its way to a worker.
@@ -140,7 +140,7 @@ async fn one(accepted: Accepted, shared: Arc<Shared>) {
         return;
     }
     let live = Arc::clone(&shared.live());
-    let server = match upstream::dial(&live, door.member.as_deref()).await {
+    let server = match upstream::dial(&live, &metrics, door.member.as_deref()).await {
         Ok(server) => server,
         Err(why) => {
             tracing::warn!(%peer, reason = %why, "cannot reach the upstream");
@@ -186,11 +186,7 @@ async fn meet(stream: std::net::TcpStream, door: &Door, shared: &Shared) -> io::
         .as_ref()
         .ok()
         .and_then(|tls| tls.get_ref().1.protocol_version());
-    let version = match version {
-        Some(rustls::ProtocolVersion::TLSv1_3) => TlsVersion::V13,
-        Some(rustls::ProtocolVersion::TLSv1_2) => TlsVersion::V12,
-        _ => TlsVersion::None,
-    };
+    let version = upstream::tls_version(version);
     shared
         .metrics()
         .tls_handshake(Side::Client, version, result.is_ok());
