@@ -14,6 +14,10 @@ pub const MAX_SEQUENCES: usize = 2;
 pub const ADVERTISED_MESSAGE: i32 = 24_000_000;
 /// `maxWriteBatchSize` shown to drivers.
 pub const ADVERTISED_BATCH: i32 = 50_000;
+/// Top-level fields of a command on a protected collection: no command of the server takes half as many.
+pub const MAX_COMMAND_FIELDS: usize = 128;
+/// Data keys that one reply may ask for at a time.
+pub const MAX_MISSING_KEYS: usize = 1024;
 /// Requests of one connection that wait for their reply at the same time.
 pub const MAX_PENDING: usize = 1024;
 /// Subject pseudonyms listed in one audit event; beyond it only their number is given.

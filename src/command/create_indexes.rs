@@ -107,7 +107,7 @@ fn one(index: &Doc<'_>, shape: &Shape) -> Result<(), Refusal> {
 fn partial(doc: &Doc<'_>, shape: &Shape) -> Result<(), Refusal> {
     for clause in doc.elements() {
         let clause = clause.map_err(malformed)?;
-        if matches!(clause.key, b"$and" | b"$or") {
+        if matches!(clause.key, b"$and" | b"$or") && clause.kind == kind::ARRAY {
             if let Some(list) = clause.document().map_err(malformed)? {
                 for branch in list.elements() {
                     if let Some(branch) = branch.map_err(malformed)?.document().map_err(malformed)? {

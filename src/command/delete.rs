@@ -16,10 +16,12 @@ const STATEMENT: &[&[u8]] = &[b"limit", b"collation", b"hint"];
 /// A [`Refusal`] naming the field and the operator.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let Some(shape) = scope.shape() else { return Ok(()) };
+    // Read once: a batch has thousands of statements, and `let` may hold as many variables.
+    let (simple, collated) = (variables(&view.body, false)?, variables(&view.body, true)?);
     view.each_field(draft, |draft, field| match field.key() {
         b"deletes" => field.each_document(draft, |draft, statement| {
             let collation = has_collation(&statement, view.collated)?;
-            let variables = variables(&view.body, collation)?;
+            let variables = if collation { &collated } else { &simple };
             let region = draft.open_doc(&statement);
             for element in statement.elements() {
                 let element = element.map_err(malformed)?;
@@ -27,7 +29,7 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                     (b"q", Some(doc)) => {
                         let mut around = Around {
                             collation,
-                            variables: Some(&variables),
+                            variables: Some(variables),
                             upsert: None,
                         };
                         filter::plan(draft, &doc, shape, &mut around)?;

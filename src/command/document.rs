@@ -6,6 +6,7 @@ use crate::limits;
 use crate::plan::Draft;
 use crate::plan::canonical::{is_ciphertext, refuse_unsealable};
 use crate::plan::draft::malformed;
+use crate::policy::shape::is_position;
 use crate::policy::{Reason, Refusal, Shape, Target, Tree};
 
 /// Seals the protected fields of a document whose root is `tree`.
@@ -55,11 +56,30 @@ fn fields(draft: &mut Draft<'_>, doc: &Doc<'_>, tree: &Tree, depth: usize) -> Re
                     value(draft, &element, shape, depth)?;
                 }
             }
+            // `contacts.0.phone` means an index and a key alike, so a document with numbers for keys holds what an array
+            // in its place would.
+            None if is_position(element.key) => position(draft, &element, tree, depth)?,
             None => {
                 refuse_ambiguous(&element, tree)?;
                 plain_value(&element, depth)?;
             }
         }
+    }
+    draft.close(region, doc.end());
+    Ok(())
+}
+
+fn position(draft: &mut Draft<'_>, element: &Element<'_>, tree: &Tree, depth: usize) -> Result<(), Refusal> {
+    let Some(doc) = element.document().map_err(malformed)? else {
+        return plain_value(element, depth);
+    };
+    if element.kind == kind::DOCUMENT {
+        return fields(draft, &doc, tree, depth + 1);
+    }
+    too_deep(depth)?;
+    let region = draft.open_doc(&doc);
+    for item in doc.elements() {
+        position(draft, &item.map_err(malformed)?, tree, depth + 1)?;
     }
     draft.close(region, doc.end());
     Ok(())
@@ -76,21 +96,7 @@ fn value(draft: &mut Draft<'_>, element: &Element<'_>, shape: &Shape, depth: usi
             plain_value(element, depth)?;
             draft.seal_stored(element, rule)
         }
-        Shape::Tree(tree) => {
-            let Some(doc) = element.document().map_err(malformed)? else {
-                return plain_value(element, depth);
-            };
-            if element.kind == kind::DOCUMENT {
-                return fields(draft, &doc, tree, depth + 1);
-            }
-            too_deep(depth)?;
-            let region = draft.open_doc(&doc);
-            for item in doc.elements() {
-                value(draft, &item.map_err(malformed)?, shape, depth + 1)?;
-            }
-            draft.close(region, doc.end());
-            Ok(())
-        }
+        Shape::Tree(tree) => position(draft, element, tree, depth),
     }
 }
 
@@ -115,7 +121,8 @@ fn refuse_ambiguous(element: &Element<'_>, tree: &Tree) -> Result<(), Refusal> {
     if !key.contains(&b'.') && key.first() != Some(&b'$') {
         return Ok(());
     }
-    let reads_protected = key.split(|b| *b == b'.').next().is_some_and(|head| {
+    let mut components = key.split(|b| *b == b'.');
+    let reads_protected = components.find(|c| !is_position(c)).is_some_and(|head| {
         tree.get(head.strip_prefix(b"$").unwrap_or(head))
             .is_some_and(|s| !s.is_plain())
     });

@@ -33,6 +33,9 @@ pub struct Around<'a> {
     pub upsert: Option<Vec<Widened>>,
 }
 
+/// Most equalities of one upsert's filter that are widened.
+const MAX_WIDENED: usize = 1000;
+
 /// An equality of an upsert's filter that was widened to several stored forms.
 pub struct Widened {
     /// The dotted path as the filter wrote it.
@@ -76,8 +79,16 @@ fn clauses(
         let element = element.map_err(malformed)?;
         match element.key {
             b"$and" | b"$or" | b"$nor" => {
-                let Some(list) = element.document().map_err(malformed)? else {
-                    continue;
+                // The server refuses anything else, but its log would have shown it.
+                let Some(list) = element
+                    .document()
+                    .map_err(malformed)?
+                    .filter(|_| element.kind == kind::ARRAY)
+                else {
+                    return Err(Refusal::new(
+                        Reason::Malformed,
+                        format!("{} takes an array of filters", element.key_text()),
+                    ));
                 };
                 let only_branch = list.elements().count() == 1;
                 let holds = conjunct && (element.key == b"$and" || element.key == b"$or" && only_branch);
@@ -199,7 +210,7 @@ fn operate(
             around,
             conjunct && operator.key == b"$in",
         ),
-        b"$all" => all(draft, operator, path, rule, around, depth),
+        b"$all" => all(draft, operator, path, rule, around, conjunct, depth),
         b"$not" => match operators(operator)? {
             Some(doc) => {
                 let region = draft.open_doc(&doc);
@@ -337,6 +348,12 @@ fn note_upsert(
     };
     if !conjunct {
         return Ok(());
+    }
+    if widened.len() == MAX_WIDENED {
+        return Err(Refusal::new(
+            Reason::Limit,
+            format!("the filter of an upsert holds more than {MAX_WIDENED} equalities on protected fields"),
+        ));
     }
     if let Some(value) = canonical(literal, rule)? {
         widened.push(Widened {

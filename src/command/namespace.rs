@@ -46,6 +46,23 @@ pub fn create<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'
     })
 }
 
+/// Commands that could name documents by their values, though they are about none: without that they pass.
+///
+/// # Errors
+/// A [`Refusal`] naming the argument.
+pub fn bare<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
+    // `dataSize` names `db.collection`, `profile` a level.
+    let named = view.collection().and_then(|text| text.split_once('.'));
+    let qualified = named.is_some_and(|(db, collection)| scope.map.lookup(db, collection).is_some());
+    let whole_database = view.name == "profile" && scope.map.protects_db(view.db);
+    if scope.policy.is_none() && !qualified && !whole_database {
+        return Ok(());
+    }
+    view.each_field(draft, |draft, field| {
+        pass(draft, view, field, &["estimate", "slowms", "sampleRate"])
+    })
+}
+
 /// Whether any string of the command, at any depth, is the name of a protected namespace (`db.collection`), or its
 /// first argument names a protected collection of its database.
 ///
@@ -55,6 +72,14 @@ pub fn names_protected(view: &CommandView<'_>, map: &FieldMap) -> Result<bool, R
     if view
         .collection()
         .is_some_and(|c| map.lookup(view.db, c).is_some())
+    {
+        return Ok(true);
+    }
+    // The one command whose output may be a collection of another database.
+    if let Some(out) = view.get("out")?
+        && let Some(out) = out.document().map_err(malformed)?
+        && let Some(db) = out.get(b"db").map_err(malformed)?.and_then(|db| db.text())
+        && any_string(&out, map, db, 1)?
     {
         return Ok(true);
     }

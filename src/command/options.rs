@@ -67,6 +67,22 @@ pub fn pass(
     ))
 }
 
+/// Drops `comment` from a command that is forwarded otherwise as it is.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub fn drop_comment<'a>(view: &CommandView<'a>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
+    if view.get("comment")?.is_none() {
+        return Ok(());
+    }
+    view.each_field(draft, |draft, field| {
+        if let Some(comment) = field.element().filter(|element| element.key == b"comment") {
+            draft.drop_element(comment);
+        }
+        Ok(())
+    })
+}
+
 /// Whether strings are compared under a collation other than `simple`: the command's own, else the collection's
 /// `default`.
 ///

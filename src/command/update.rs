@@ -25,6 +25,8 @@ const OWN: &[&str] = &[
 /// A [`Refusal`] naming the field and the operator.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let Some(tree) = scope.tree() else { return Ok(()) };
+    // Read once: a batch has thousands of statements, and `let` may hold as many variables.
+    let (simple, collated) = (variables(&view.body, false)?, variables(&view.body, true)?);
     view.each_field(draft, |draft, field| match field.key() {
         b"updates" => field.each_document(draft, |draft, statement| {
             draft.count_documents(1);
@@ -32,12 +34,16 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                 filter: b"q",
                 update: b"u",
             };
-            let variables = variables(&view.body, has_collation(&statement, view.collated)?)?;
+            let variables = if has_collation(&statement, view.collated)? {
+                &collated
+            } else {
+                &simple
+            };
             let region = draft.open_doc(&statement);
-            let parts = Parts::read(draft, &statement, &names, &tree, &variables, view.collated)?;
+            let parts = Parts::read(draft, &statement, &names, &tree, variables, view.collated)?;
             for element in statement.elements() {
                 let element = element.map_err(malformed)?;
-                if parts.plan(draft, &element, &names, &tree, &variables)? {
+                if parts.plan(draft, &element, &names, &tree, variables)? {
                     continue;
                 }
                 match element.key {

@@ -22,6 +22,35 @@ use crate::policy::{Reason, Refusal, Shape, Target, Tree};
 #[derive(Default)]
 pub struct Identifiers(Vec<(Box<[u8]>, Shape)>);
 
+/// Most identifiers of one update.
+const MAX_IDENTIFIERS: usize = 1000;
+
+impl Identifiers {
+    /// One identifier may stand in several paths: a filter on it then meets the items of all of them.
+    fn add(&mut self, name: &[u8], shape: Shape) -> Result<(), Refusal> {
+        if let Some((_, known)) = self.0.iter_mut().find(|(known, _)| **known == *name) {
+            let same = match (&*known, &shape) {
+                (Shape::Plain, Shape::Plain) => true,
+                (Shape::Sealed(a), Shape::Sealed(b)) => Arc::ptr_eq(a, b),
+                (Shape::Tree(a), Shape::Tree(b)) => Arc::ptr_eq(a, b),
+                _ => false,
+            };
+            if !same {
+                *known = Shape::Unknown;
+            }
+            return Ok(());
+        }
+        if self.0.len() == MAX_IDENTIFIERS {
+            return Err(Refusal::new(
+                Reason::Limit,
+                format!("an update has more than {MAX_IDENTIFIERS} array filter identifiers"),
+            ));
+        }
+        self.0.push((name.into(), shape));
+        Ok(())
+    }
+}
+
 /// Whether an element that holds an update is a pipeline, operators or a replacement.
 enum Form<'a> {
     Pipeline(Doc<'a>),
@@ -70,7 +99,7 @@ pub fn identifiers(element: &Element<'_>, tree: &Arc<Tree>) -> Result<Identifier
                     && !name.is_empty()
                 {
                     let shape = shape_of(&root.resolve(&path[..at + component.len()]));
-                    found.0.push((name.into(), shape));
+                    found.add(name, shape)?;
                 }
                 at += component.len() + 1;
             }
@@ -89,8 +118,15 @@ pub fn array_filters(
     identifiers: &Identifiers,
     collation: bool,
 ) -> Result<(), Refusal> {
-    let Some(list) = element.document().map_err(malformed)? else {
-        return Ok(());
+    let Some(list) = element
+        .document()
+        .map_err(malformed)?
+        .filter(|_| element.kind == kind::ARRAY)
+    else {
+        return Err(Refusal::new(
+            Reason::Malformed,
+            "arrayFilters takes an array of filters",
+        ));
     };
     let tree = Tree::new(crate::policy::Rest::Unknown, identifiers.0.iter().cloned());
     let shape = Shape::Tree(Arc::new(tree));
@@ -187,12 +223,22 @@ fn operators(
     let mut has_set_on_insert = false;
     for operator in doc.elements() {
         let operator = operator.map_err(malformed)?;
+        // The server refuses both, but its log would have shown them.
+        if operator.key.first() != Some(&b'$') {
+            return Err(Refusal::new(
+                Reason::Malformed,
+                format!("update: field '{}' stands beside operators", operator.key_text()),
+            ));
+        }
         let Some(fields) = operator
             .document()
             .map_err(malformed)?
             .filter(|_| operator.kind == kind::DOCUMENT)
         else {
-            continue;
+            return Err(Refusal::new(
+                Reason::Malformed,
+                format!("update: {} takes a document of fields", operator.key_text()),
+            ));
         };
         let inner = draft.open_doc(&fields);
         for field in fields.elements() {
@@ -259,6 +305,17 @@ fn assign(
     tree: &Arc<Tree>,
     collation: bool,
 ) -> Result<(), Refusal> {
+    // The server refuses such a path, but its log would have shown what was to stand there.
+    if field.key.split(|b| *b == b'.').any(<[u8]>::is_empty) {
+        return Err(Refusal::new(
+            Reason::Malformed,
+            format!(
+                "{}: path '{}' contains an empty field name",
+                operator.key_text(),
+                field.key_text()
+            ),
+        ));
+    }
     let root = Shape::Tree(Arc::clone(tree));
     let target = root.resolve(field.key);
     if operator.key == b"$rename" {

@@ -1,7 +1,9 @@
 //! A command as the planners see it: its name, database and body, and the document sequences beside it. Knows where
 //! things stand in the message, not what they mean.
 
+use super::table::{self, Verdict};
 use crate::bson::{Doc, Element, kind};
+use crate::limits;
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{Reason, Refusal};
@@ -53,12 +55,21 @@ impl<'a> CommandView<'a> {
             return Ok(None);
         };
         let mut found = db;
+        let mut seen = false;
         for element in body.elements() {
             let element = element.map_err(malformed)?;
             if element.key == b"$db" {
+                if seen {
+                    return Err(Refusal::new(
+                        Reason::Malformed,
+                        "field '$db' stands twice in the command",
+                    ));
+                }
+                seen = true;
                 found = element.text();
             }
         }
+        refuse_nameless(name, &first)?;
         Ok(found.map(|db| Self {
             name,
             first,
@@ -90,6 +101,17 @@ impl<'a> CommandView<'a> {
         let mut keys: Vec<&[u8]> = Vec::with_capacity(24);
         for element in self.body.elements() {
             let element = element.map_err(malformed)?;
+            // Every key is compared with those before it: without a bound one message could take hours.
+            if keys.len() >= limits::MAX_COMMAND_FIELDS {
+                return Err(Refusal::new(
+                    Reason::Limit,
+                    format!(
+                        "command '{}' has more than {} fields",
+                        self.name,
+                        limits::MAX_COMMAND_FIELDS
+                    ),
+                ));
+            }
             if keys.contains(&element.key) {
                 return Err(Refusal::new(
                     Reason::Malformed,
@@ -142,6 +164,21 @@ impl<'a> CommandView<'a> {
         }
         Ok(())
     }
+}
+
+/// Refuses a collection that is named by anything but a string: the server takes a symbol for the same name, and a UUID
+/// for the collection that bears it, and neither could be looked up in the field map.
+fn refuse_nameless(command: &str, first: &Element<'_>) -> Result<(), Refusal> {
+    let names_one = matches!(first.kind, kind::SYMBOL | kind::BINARY)
+        && table::find(command)
+            .is_some_and(|entry| matches!(entry.verdict, Verdict::Rewrite(_) | Verdict::Unprotected));
+    if !names_one {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::Command,
+        format!("command '{command}' names its collection by a symbol or a UUID; name it by a string"),
+    ))
 }
 
 /// One field of a command.

@@ -221,7 +221,13 @@ impl<'a> Run<'a> {
 
     fn repair(&mut self) -> Result<(), ApplyError> {
         let region = self.open.pop().ok_or(ApplyError::Inconsistent)?;
-        let len = i32::try_from(self.out.len() - region.start).map_err(|_| ApplyError::TooLarge)?;
+        let size = self.out.len() - region.start;
+        // A document follows a NUL (of its key, or of its section's kind), a section's size follows its kind 1.
+        let is_document = region.start.checked_sub(1).and_then(|at| self.out.get(at)) == Some(&0);
+        if is_document && size > limits::MAX_BSON {
+            return Err(ApplyError::TooLarge);
+        }
+        let len = i32::try_from(size).map_err(|_| ApplyError::TooLarge)?;
         match self.out.get_mut(region.start..region.start + 4) {
             Some(prefix) => {
                 prefix.copy_from_slice(&len.to_le_bytes());

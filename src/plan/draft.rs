@@ -7,6 +7,7 @@ use super::canonical::{canonical, offset};
 use super::op::{Op, Value, Versions};
 use super::{Plan, Summary};
 use crate::bson::{Doc, Element, kind};
+use crate::limits;
 use crate::name::KeyId;
 use crate::policy::{FieldRule, FieldState, Reason, Refusal};
 
@@ -237,7 +238,12 @@ impl<'a> Draft<'a> {
     /// Opens the envelope in a binary element; its key is asked for where the ring does not have it. `place` is the
     /// rule of the path that it stands in, where that is known.
     pub fn unseal(&mut self, element: &Element<'_>, key: &KeyId, place: Option<&Arc<FieldRule>>) {
-        if !self.keys.has(key) && !self.plan.missing_keys.iter().any(|(id, _)| id == key) {
+        // Bounded: the rest is asked for in the next round, or none of it is there.
+        let missing = &self.plan.missing_keys;
+        if !self.keys.has(key)
+            && missing.len() < limits::MAX_MISSING_KEYS
+            && !missing.iter().any(|(id, _)| id == key)
+        {
             self.plan.missing_keys.push((*key, element.key_text().into()));
         }
         let rule = place.map(|rule| self.place(rule));

@@ -340,13 +340,21 @@ impl Connection {
 
     /// Sends what is still due to the client, for a short while, and says goodbye properly.
     async fn last_words(&mut self) {
+        let live = self.shared.live();
+        with_context(&self.shared, &live, &self.listener, self.shared.now_us(), |cx| {
+            self.session.abandon(cx);
+        });
+        drop(live);
         self.observer.report(&mut self.session);
+        // Writes that expect no reply may stand before the frame that ended it all.
+        let last_writes = poll_fn(|cx| self.to_server.poll_drain(cx, Pin::new(&mut self.server)));
         let goodbye = async {
             poll_fn(|cx| self.to_client.poll_drain(cx, Pin::new(&mut self.client))).await?;
             tokio::io::AsyncWriteExt::shutdown(&mut self.client).await
         };
         // Whether the client still listens changes nothing any more.
-        drop(tokio::time::timeout(Duration::from_secs(2), goodbye).await);
+        let both = async { tokio::join!(goodbye, last_writes) };
+        drop(tokio::time::timeout(Duration::from_secs(2), both).await);
     }
 }
 

@@ -25,13 +25,15 @@ pub(super) struct Candidate {
 pub(super) fn claimed(start: &Doc<'_>, db: &str) -> Result<Option<Candidate>, Refusal> {
     let mut mechanism = None;
     let mut payload: &[u8] = b"";
-    let mut source = db;
+    let (mut source, mut fixed) = (db, false);
     for element in start.elements() {
         let element = element.map_err(malformed)?;
         match element.key {
             b"mechanism" => mechanism = element.text(),
             b"payload" => payload = element.binary().map_or(b"", |(_, payload)| payload),
-            b"db" | b"$db" => source = element.text().unwrap_or(source),
+            // `db` is the speculative form's word for it.
+            b"db" if !fixed => source = element.text().unwrap_or(source),
+            b"$db" => (source, fixed) = (element.text().unwrap_or(source), true),
             _ => {}
         }
     }

@@ -62,7 +62,9 @@ impl Session {
                 }
             },
             "saslContinue" => Kind::Sasl(None),
-            _ => Kind::Logout,
+            // It ends the session of one database's user: of another it is none of ours.
+            _ if self.is_of(view.db) => Kind::Logout,
+            _ => Kind::Command,
         };
         to_server.extend_from_slice(message.frame());
         let mut pending = Pending::new(id, kind, cx.now_us);
@@ -71,6 +73,14 @@ impl Session {
             self.pending.push(pending);
         }
         Ok(Step::Done)
+    }
+
+    /// Whether the principal authenticated in this database.
+    fn is_of(&self, db: &str) -> bool {
+        self.principal
+            .as_ref()
+            .and_then(|principal| principal.rsplit_once('@'))
+            .is_some_and(|(_, source)| source == db)
     }
 
     /// A legacy hello in an `OP_QUERY`; any other legacy command is refused.
@@ -84,13 +94,8 @@ impl Session {
         let query = OpQuery::parse(frame).map_err(|_| Closing("malformed or legacy query"))?;
         let id = query.header.request_id;
         let bad = |_| Closing("malformed frame");
-        let mut body = Doc::at(frame, query.query.start).map_err(bad)?;
-        if let Some(wrapped) = body.get(b"$query").map_err(bad)? {
-            body = wrapped
-                .document()
-                .map_err(bad)?
-                .ok_or(Closing("malformed frame"))?;
-        }
+        let whole = Doc::at(frame, query.query.start).map_err(bad)?;
+        let body = hello::wrapped_command(whole).map_err(bad)?.unwrap_or(whole);
         let name = body
             .elements()
             .next()
@@ -105,7 +110,6 @@ impl Session {
             self.answer(id, true, &refuse::document(&refusal), false, cx, to_client);
             return Ok(Step::Done);
         }
-        let whole = Doc::at(frame, query.query.start).map_err(bad)?;
         match self.greet(&whole, "admin") {
             Ok((candidate, rewritten)) => {
                 match rewritten.map(|doc| query.with_query(&doc)) {
@@ -135,7 +139,8 @@ impl Session {
             self.application = Some(bounded_name(application).0.into());
         }
         let mut candidate = None;
-        if let Some(speculative) = body.get(b"speculativeAuthenticate").map_err(malformed)?
+        let command = hello::wrapped_command(*body).map_err(malformed)?.unwrap_or(*body);
+        if let Some(speculative) = command.get(b"speculativeAuthenticate").map_err(malformed)?
             && let Some(start) = speculative.document().map_err(malformed)?
         {
             // X.509 names no user here; its `authenticate` is refused with the explanation when it comes.

@@ -70,7 +70,9 @@ pub struct Wanted {
 
 impl Wanted {
     fn new(plan: Plan) -> Self {
-        let (ids, elements) = plan.missing_keys.into_iter().unzip();
+        let (ids, mut elements): (Vec<_>, Vec<Box<str>>) = plan.missing_keys.into_iter().unzip();
+        // Enough to find them by; a thousand array indexes say no more.
+        elements.truncate(8);
         Self {
             domains: plan.missing_domains,
             ids,
@@ -172,6 +174,17 @@ impl Session {
     /// Takes the authentications that have come to an end.
     pub fn take_notices(&mut self) -> Vec<Lifecycle> {
         std::mem::take(&mut self.notices)
+    }
+
+    /// The connection ends: what waits for a reply has reached the server, or may have, so the audit is told of it all
+    /// the same.
+    pub fn abandon(&mut self, cx: &Context<'_>) {
+        while let Some(pending) = self.pending.pop() {
+            if pending.event.is_some() {
+                let done = self.finish(pending, Outcome::Failed { what: "connection" }, cx);
+                self.done.push(done);
+            }
+        }
     }
 
     /// Charges time spent in the proxy to the youngest request, or to the command that has just come to an end.

@@ -86,9 +86,12 @@ impl Session {
                 self.advance(&message, more, outcome(&facts), cx);
             }
             Kind::Logout => {
-                self.principal = None;
+                let facts = reply::facts(&body).unwrap_or_default();
+                if facts.ok {
+                    self.principal = None;
+                }
                 to_client.extend_from_slice(frame);
-                self.advance(&message, more, Outcome::Ok, cx);
+                self.advance(&message, more, outcome(&facts), cx);
             }
             Kind::Local(_) => return Err(Closing("reply to a request that was answered here")),
             Kind::Command => return self.on_command_reply(&message, &body, cx, to_client),

@@ -3,7 +3,7 @@
 use super::Context;
 use super::request::Request;
 use crate::command::table::Verdict;
-use crate::command::{CommandView, Scope, namespace};
+use crate::command::{CommandView, Scope, namespace, options};
 use crate::plan::{Draft, Plan};
 use crate::policy::{Reason, Refusal};
 
@@ -33,7 +33,14 @@ pub(super) fn decide(
             let touches = protected || !plan.summary.rules.is_empty();
             Ok((plan, touches))
         }
-        Some(Verdict::Forward | Verdict::Session) => Ok((Plan::default(), protected)),
+        Some(Verdict::Forward) => {
+            let mut draft = Draft::new(view.body.buffer(), cx.ring, None);
+            if protected || cx.map.protects_db(view.db) {
+                options::drop_comment(view, &mut draft)?;
+            }
+            Ok((draft.finish(), protected))
+        }
+        Some(Verdict::Session) => Ok((Plan::default(), protected)),
         Some(Verdict::Unprotected) => {
             if namespace::names_protected(view, cx.map)? {
                 return Err(Refusal::new(

@@ -52,8 +52,9 @@ pub fn rewrite(
     Ok(out.finish())
 }
 
-/// The client's hello without its `compression`, which is between the client and us; `None` where it has none, so that
-/// the bytes it sent go on. A command wrapped in `$query` (by `OP_QUERY` drivers) is looked into.
+/// The client's hello without its `compression`, which is between the client and us, and without a speculative
+/// authentication by certificate: the server would see ours, and take the client for the proxy. `None` where it has
+/// neither, so that the bytes it sent go on. A command wrapped in `$query` (by `OP_QUERY` drivers) is looked into.
 ///
 /// # Errors
 /// [`Malformed`] where the document is not BSON.
@@ -72,10 +73,27 @@ pub fn strip_request_compression(hello: Doc<'_>) -> Result<Option<Vec<u8>>, Malf
                 None => out.keep(&element),
             },
             _ if element.key == b"compression" => stripped = true,
+            _ if element.key == b"speculativeAuthenticate" && !is_conversation(&element)? => stripped = true,
             _ => out.keep(&element),
         }
     }
     Ok(stripped.then(|| out.finish()))
+}
+
+/// Whether a speculative authentication is a SASL conversation, whose secret the client itself must know.
+fn is_conversation(speculative: &Element<'_>) -> Result<bool, Malformed> {
+    let Some(start) = speculative.document()? else {
+        return Ok(false);
+    };
+    let mut conversation = false;
+    for (n, element) in start.elements().enumerate() {
+        let element = element?;
+        if n == 0 {
+            conversation = element.key == b"saslStart";
+        }
+        conversation &= element.key != b"mechanism" || element.text() != Some("MONGODB-X509");
+    }
+    Ok(conversation)
 }
 
 /// What a client's hello says about itself. All of it is the client's own word: good for audit, not for a decision.
@@ -240,7 +258,10 @@ fn string_array(key: &str, items: &[&str]) -> Vec<u8> {
 }
 
 /// The command inside `{$query: {…}, …}`, which servers unwrap where it is the first field.
-fn wrapped_command(doc: Doc<'_>) -> Result<Option<Doc<'_>>, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] where the first field is not BSON.
+pub fn wrapped_command(doc: Doc<'_>) -> Result<Option<Doc<'_>>, Malformed> {
     match doc.elements().next().transpose()? {
         Some(first) if matches!(first.key, b"$query" | b"query") && first.kind == kind::DOCUMENT => {
             first.document()

@@ -143,6 +143,22 @@ impl Harness {
         body(&to_client)
     }
 
+    /// The connection ends.
+    pub fn end(&mut self) {
+        let cx = Context {
+            map: &self.config.fields,
+            found: &self.found,
+            ring: &self.ring,
+            hosts: &self.hosts,
+            listener: &self.listener,
+            pseudonymizer: &self.pseudonymizer,
+            now_us: 0,
+            unix_ms: 0,
+            audit_ready: true,
+        };
+        self.session.abandon(&cx);
+    }
+
     /// Stores documents and reads them back as a find would.
     pub fn round_trip(&mut self, documents: Vec<Document>) -> Result<(Vec<Document>, Vec<Document>), String> {
         let stored = match self.command(doc! { "insert": "p", "documents": documents }) {

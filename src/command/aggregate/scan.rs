@@ -129,6 +129,14 @@ impl Target {
             };
             (db, text(named.need("a namespace", "coll")?)?)
         };
+        if collection == "system.profile" || db == "local" && collection.starts_with("oplog.") {
+            return Err(Refusal::new(
+                Reason::Stage,
+                format!(
+                    "collection '{db}.{collection}' shows other clients' operations; read it on a direct connection"
+                ),
+            ));
+        }
         Ok(Self {
             name: format!("{db}.{collection}"),
             policy: ctx.map.policy(db, collection),

@@ -74,6 +74,7 @@ pub(super) fn all(
     path: &[u8],
     rule: &Arc<FieldRule>,
     around: &mut Around<'_>,
+    conjunct: bool,
     depth: usize,
 ) -> Result<(), Refusal> {
     let Some(array) = operator.document().map_err(malformed)? else {
@@ -117,6 +118,7 @@ pub(super) fn all(
         return Ok(());
     }
     draft.drop_element(operator);
+    let only = array.elements().count() == 1;
     for item in array.elements() {
         let item = item.map_err(malformed)?;
         if matches!(item.kind, kind::REGEX | kind::DOCUMENT | kind::ARRAY | kind::NULL) {
@@ -129,6 +131,8 @@ pub(super) fn all(
             ));
         }
         searchable(rule, Some(operator), &item, around)?;
+        // The server takes the field of an inserted document from a list of one; from a longer one it takes nothing.
+        note_upsert(&item, path, rule, around, conjunct && only)?;
         draft.put_header(operator.end, kind::ARRAY, b"$in");
         draft.begin();
         draft.item_forms(&item, rule)?;

@@ -1,0 +1,322 @@
+//! Commands that no driver sends: forms that the server reads in another way than a careless reader would, and forms
+//! whose cost grows faster than their size. Each was found by looking for a way past the planners.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed test"
+)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use bson::{Bson, Document, doc, oid::ObjectId};
+use common::{Harness, Outcome, is_sealed, to_bytes};
+use fieldveil::wire::encode;
+
+/// A document of these elements in this order; names may repeat.
+fn raw(elements: &[Document]) -> Vec<u8> {
+    let inner: Vec<u8> = elements
+        .iter()
+        .flat_map(|element| {
+            let bytes = to_bytes(element);
+            bytes[4..bytes.len() - 1].to_vec()
+        })
+        .collect();
+    let length = i32::try_from(inner.len() + 5).unwrap();
+    [&length.to_le_bytes()[..], &inner, &[0]].concat()
+}
+
+fn send(body: &[u8]) -> Outcome {
+    Harness::new(1).frame(&encode::command(1, body).unwrap())
+}
+
+#[track_caller]
+fn refuses(outcome: Outcome, mentions: &str) {
+    let text = outcome.refused();
+    assert!(text.contains(mentions), "'{mentions}' is missing in: {text}");
+    assert!(!text.contains("SECRET"), "a value leaked: {text}");
+}
+
+#[test]
+fn rejects_a_collection_named_by_a_symbol_or_a_uuid() {
+    let uuid = Bson::Binary(bson::Binary {
+        subtype: bson::spec::BinarySubtype::Uuid,
+        bytes: vec![7; 16],
+    });
+    for name in [Bson::Symbol("p".to_owned()), uuid] {
+        for command in [
+            "insert",
+            "find",
+            "update",
+            "count",
+            "distinct",
+            "findAndModify",
+            "renameCollection",
+        ] {
+            let mut body = Document::new();
+            body.insert(command, name.clone());
+            body.insert("filter", doc! { "nhs": "SECRET" });
+            refuses(Harness::new(1).command(body.clone()), "name it by a string");
+            refuses(
+                Harness::new(1).command(doc! { "explain": body }),
+                "name it by a string",
+            );
+        }
+    }
+}
+
+#[test]
+fn rejects_a_database_named_twice() {
+    for (first, second) in [("c", "other"), ("other", "c")] {
+        let body = raw(&[
+            doc! { "insert": "p" },
+            doc! { "documents": [{ "nhs": "SECRET" }] },
+            doc! { "$db": first },
+            doc! { "$db": second },
+        ]);
+        refuses(send(&body), "$db");
+    }
+}
+
+#[test]
+fn rejects_operands_of_a_form_that_the_server_would_print() {
+    let mut h = Harness::new(1);
+    for operator in ["$and", "$or", "$nor"] {
+        let filter = doc! { operator: { "nhs": "SECRET" } };
+        refuses(
+            h.command(doc! { "find": "p", "filter": filter.clone() }),
+            operator,
+        );
+        refuses(
+            h.command(doc! { "delete": "p", "deletes": [{ "q": filter.clone(), "limit": 1 }] }),
+            operator,
+        );
+        refuses(
+            h.command(doc! { "aggregate": "p", "pipeline": [{ "$match": filter }], "cursor": {} }),
+            operator,
+        );
+    }
+    for update in [
+        doc! { "$set": { "name": 1 }, "nhs": "SECRET" },
+        doc! { "$set": { "name": 1 }, "address": { "line1": "SECRET" } },
+        doc! { "$set": "SECRET" },
+        doc! { "$set": [{ "nhs": "SECRET" }] },
+    ] {
+        refuses(
+            h.command(doc! { "update": "p", "updates": [{ "q": {}, "u": update.clone() }] }),
+            "update: ",
+        );
+        refuses(
+            h.command(doc! { "findAndModify": "p", "query": {}, "update": update }),
+            "update: ",
+        );
+    }
+    let index =
+        doc! { "key": { "a": 1 }, "name": "a", "partialFilterExpression": { "$and": { "nhs": "SECRET" } } };
+    refuses(
+        h.command(doc! { "createIndexes": "p", "indexes": [index] }),
+        "$and",
+    );
+}
+
+#[test]
+fn rejects_an_explained_explain() {
+    let inner = doc! { "find": "p", "filter": { "nhs": "SECRET" } };
+    refuses(
+        Harness::new(1).command(doc! { "explain": { "explain": inner } }),
+        "explain",
+    );
+}
+
+#[test]
+fn rejects_values_in_commands_about_a_whole_collection() {
+    let mut h = Harness::new(1);
+    refuses(
+        h.command(doc! { "planCacheClear": "p", "query": { "nhs": "SECRET" } }),
+        "query",
+    );
+    refuses(
+        h.command(doc! { "profile": 2, "filter": { "command.filter.nhs": "SECRET" } }),
+        "filter",
+    );
+    let bounds = doc! { "dataSize": "c.p", "keyPattern": { "nhs": 1 }, "min": { "nhs": "SECRET" }, "max": { "nhs": "t" } };
+    refuses(h.command(bounds), "keyPattern");
+    h.command(doc! { "planCacheClear": "p" }).sent();
+    h.command(doc! { "profile": -1 }).sent();
+    h.command(doc! { "dataSize": "c.p" }).sent();
+}
+
+#[test]
+fn rejects_a_map_reduce_into_a_protected_collection_of_another_database() {
+    let body = raw(&[
+        doc! { "mapReduce": "x" },
+        doc! { "out": { "merge": "p", "db": "c" } },
+        doc! { "$db": "elsewhere" },
+    ]);
+    refuses(send(&body), "mapReduce");
+}
+
+#[test]
+fn rejects_pipelines_that_look_at_other_clients_operations() {
+    for stage in [
+        doc! { "$unionWith": "system.profile" },
+        doc! { "$unionWith": { "coll": "system.profile" } },
+        doc! { "$lookup": { "from": "system.profile", "pipeline": [], "as": "x" } },
+        doc! { "$facet": { "a": [{ "$unionWith": { "db": "local", "coll": "oplog.rs" } }] } },
+    ] {
+        for collection in ["p", "unprotected"] {
+            let command = doc! { "aggregate": collection, "pipeline": [stage.clone()], "cursor": {} };
+            refuses(Harness::new(1).command(command), "other clients");
+        }
+    }
+}
+
+#[test]
+fn drops_the_comment_of_forwarded_commands() {
+    let mut h = Harness::new(1);
+    for command in [
+        doc! { "getMore": 5_i64, "collection": "p", "comment": "SECRET" },
+        doc! { "listIndexes": "p", "comment": { "nhs": "SECRET" } },
+        doc! { "ping": 1, "comment": "SECRET" },
+    ] {
+        let sent = h.command(command).sent();
+        assert!(!sent.contains_key("comment"), "{sent}");
+        assert!(sent.contains_key("$db"), "{sent}");
+    }
+}
+
+#[test]
+fn rejects_an_identifier_of_two_arrays_in_a_filter_on_one() {
+    for set in [
+        doc! { "contacts.$[x].phone": "a", "labels.$[x].n": 1 },
+        doc! { "labels.$[x].n": 1, "contacts.$[x].phone": "a" },
+    ] {
+        let statement = doc! { "q": {}, "u": { "$set": set }, "arrayFilters": [{ "x.phone": "SECRET" }] };
+        refuses(
+            Harness::new(1).command(doc! { "update": "p", "updates": [statement] }),
+            "x.phone",
+        );
+    }
+}
+
+#[test]
+fn seals_below_numeric_keys_as_below_indexes() {
+    let mut h = Harness::new(1);
+    let keyed = doc! { "_id": 1, "contacts": { "0": { "phone": "SECRET" }, "2": { "phone": "SECRET" } } };
+    let (stored, read) = h.round_trip(vec![keyed.clone()]).unwrap();
+    let contacts = stored[0].get_document("contacts").unwrap();
+    for key in ["0", "2"] {
+        assert!(
+            is_sealed(contacts.get_document(key).unwrap().get("phone")),
+            "{contacts}"
+        );
+    }
+    assert_eq!(read[0], keyed);
+    refuses(
+        h.command(doc! { "insert": "p", "documents": [{ "contacts": { "0.phone": "SECRET" } }] }),
+        "0.phone",
+    );
+}
+
+#[test]
+fn rejects_more_fields_than_any_command_has() {
+    let mut body = doc! { "find": "p" };
+    for n in 0..200_000 {
+        body.insert(format!("f{n}"), 1);
+    }
+    let begun = Instant::now();
+    refuses(Harness::new(1).command(body), "fields");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn reads_the_variables_of_a_batch_once() {
+    let mut h = Harness::new(1);
+    let bound: Document = (0..900).map(|n| (format!("v{n}"), Bson::Int32(1))).collect();
+    let statements: Vec<Document> = (0..20_000)
+        .map(|_| doc! { "q": {}, "u": { "$set": { "name": 1 } } })
+        .collect();
+    let begun = Instant::now();
+    h.command(doc! { "update": "p", "let": bound, "updates": statements })
+        .sent();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn answers_a_document_that_outgrows_its_bound_as_too_large() {
+    let contacts: Vec<Bson> = (0..220_000)
+        .map(|_| Bson::Document(doc! { "phone": "x".repeat(20) }))
+        .collect();
+    refuses(
+        Harness::new(1)
+            .command(doc! { "insert": "p", "documents": [{ "_id": ObjectId::new(), "contacts": contacts }] }),
+        "larger than the server accepts",
+    );
+}
+
+#[test]
+fn leaves_the_principal_alone_where_another_database_logs_out() {
+    let mut h = Harness::new(1);
+    let log_in = |h: &mut Harness| {
+        let payload = Bson::Binary(bson::Binary {
+            subtype: bson::spec::BinarySubtype::Generic,
+            bytes: b"n,,n=ward,r=abc".to_vec(),
+        });
+        h.command(doc! { "saslStart": 1, "mechanism": "SCRAM-SHA-256", "payload": payload })
+            .sent();
+        h.reply(doc! { "ok": 1, "done": true, "conversationId": 1 });
+    };
+    log_in(&mut h);
+    assert_eq!(h.session.principal().map(|p| &**p), Some("ward@c"));
+    let elsewhere = raw(&[doc! { "logout": 1 }, doc! { "$db": "elsewhere" }]);
+    h.frame(&encode::command(50, &elsewhere).unwrap()).sent();
+    h.reply(doc! { "ok": 1 });
+    assert_eq!(h.session.principal().map(|p| &**p), Some("ward@c"));
+    h.command(doc! { "logout": 1 }).sent();
+    h.reply(doc! { "ok": 0 });
+    assert!(h.session.principal().is_some());
+    h.command(doc! { "logout": 1 }).sent();
+    h.reply(doc! { "ok": 1 });
+    assert!(h.session.principal().is_none());
+}
+
+#[test]
+fn records_a_write_whose_connection_ends_before_its_reply() {
+    let mut h = Harness::new(1);
+    h.command(doc! { "insert": "p", "documents": [{ "nhs": "a" }] })
+        .sent();
+    assert!(h.done().is_empty());
+    h.end();
+    let done = h.done();
+    assert_eq!(done.len(), 1);
+    let event = done[0].event.as_ref().unwrap();
+    assert_eq!((event.command, event.sealed), ("insert", 1));
+    assert!(matches!(event.outcome, fieldveil::event::Outcome::Failed { .. }));
+    // A monitor's hello is always under way: that is no failure.
+    let mut h = Harness::new(1);
+    h.command(doc! { "hello": 1 }).sent();
+    h.end();
+    assert!(h.done().is_empty());
+}
+
+#[test]
+fn strips_a_speculative_authentication_by_certificate() {
+    for start in [
+        doc! { "authenticate": 1, "mechanism": "MONGODB-X509", "db": "$external" },
+        doc! { "saslStart": 1, "mechanism": "MONGODB-X509", "db": "$external" },
+        doc! { "authenticate": 1, "db": "$external" },
+    ] {
+        let sent = Harness::new(1)
+            .command(doc! { "hello": 1, "speculativeAuthenticate": start })
+            .sent();
+        assert!(!sent.contains_key("speculativeAuthenticate"), "{sent}");
+        assert!(sent.contains_key("$db"), "{sent}");
+    }
+    let start = doc! { "saslStart": 1, "mechanism": "SCRAM-SHA-256", "db": "admin" };
+    let sent = Harness::new(1)
+        .command(doc! { "hello": 1, "speculativeAuthenticate": start })
+        .sent();
+    assert!(sent.contains_key("speculativeAuthenticate"), "{sent}");
+}
