@@ -2,13 +2,18 @@
 //! 1 KB with six protected fields, as in the load benchmark.
 
 #![allow(missing_docs, reason = "criterion's macros make public items without any")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is a failed benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed expectation is a failed benchmark"
+)]
 
 use bson::{Document, doc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fieldveil::config::{Config, Empty};
 use fieldveil::crypto::pseudonym::Pseudonymizer;
 use fieldveil::keys::KeyRing;
+use fieldveil::policy::Found;
 use fieldveil::secret::Secret;
 use fieldveil::session::fuzz::ring;
 use fieldveil::session::{Context, Session};
@@ -38,6 +43,7 @@ notes = { mode = "random" }
 
 struct Bench {
     config: Config,
+    found: Found,
     ring: KeyRing,
     hosts: HostMap,
     listener: Address,
@@ -50,6 +56,7 @@ impl Bench {
         Self {
             ring: ring(&config, 1),
             config,
+            found: Found::default(),
             hosts: HostMap::default(),
             listener: Address::parse("127.0.0.1:27018").unwrap(),
             pseudonymizer: Pseudonymizer::new(&Secret::new([7; 32])),
@@ -59,6 +66,7 @@ impl Bench {
     fn context(&self) -> Context<'_> {
         Context {
             map: &self.config.fields,
+            found: &self.found,
             ring: &self.ring,
             hosts: &self.hosts,
             listener: &self.listener,
@@ -73,7 +81,9 @@ impl Bench {
     fn send(&self, session: &mut Session, frame: &[u8], out: &mut Vec<u8>) {
         out.clear();
         let mut to_client = Vec::new();
-        session.on_client(frame, &self.context(), out, &mut to_client).unwrap();
+        session
+            .on_client(frame, &self.context(), out, &mut to_client)
+            .unwrap();
         assert!(to_client.is_empty(), "the command was refused");
     }
 
@@ -114,14 +124,16 @@ fn frame(mut command: Document) -> Vec<u8> {
 fn messages(c: &mut Criterion) {
     let bench = Bench::new();
     let find = frame(doc! { "find": "patients", "filter": { "nhs_number": "9990000018" }, "limit": 1 });
-    let insert = |n: i32| frame(doc! { "insert": "patients", "documents": (0..n).map(patient).collect::<Vec<_>>() });
+    let insert =
+        |n: i32| frame(doc! { "insert": "patients", "documents": (0..n).map(patient).collect::<Vec<_>>() });
     let reply = |n: i32| {
         let mut out = Vec::new();
         bench.send(&mut Session::new(1, None), &insert(n), &mut out);
         let sent = OpMsg::parse(&out).unwrap();
         let sealed: Document = bson::deserialize_from_slice(&out[sent.body()]).unwrap();
         let batch = sealed.get_array("documents").unwrap().clone();
-        let reply = doc! { "cursor": { "firstBatch": batch, "id": 0_i64, "ns": "clinic.patients" }, "ok": 1.0 };
+        let reply =
+            doc! { "cursor": { "firstBatch": batch, "id": 0_i64, "ns": "clinic.patients" }, "ok": 1.0 };
         encode::reply(2, 1, &bson::serialize_to_vec(&reply).unwrap(), false).unwrap()
     };
     let mut group = c.benchmark_group("session");

@@ -18,7 +18,7 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     let Some(shape) = scope.shape() else { return Ok(()) };
     view.each_field(draft, |draft, field| match field.key() {
         b"deletes" => field.each_document(draft, |draft, statement| {
-            let collation = has_collation(&statement)?;
+            let collation = has_collation(&statement, view.collated)?;
             let variables = variables(&view.body, collation)?;
             let region = draft.open_doc(&statement);
             for element in statement.elements() {

@@ -13,9 +13,9 @@ use crate::audit::AuditSink;
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::keys::KeyRing;
 use crate::metrics::Metrics;
-use crate::policy::FieldMap;
+use crate::policy::{FieldMap, Found};
 use crate::session::Wanted;
-use crate::store::KeyService;
+use crate::store::{Catalogue, KeyService};
 use crate::tls::Upstream;
 use crate::topology::HostMap;
 
@@ -27,6 +27,8 @@ pub struct Live {
     pub hosts: HostMap,
     /// TLS towards applications; `None` where every listener is plaintext.
     pub tls_in: Option<Arc<rustls::ServerConfig>>,
+    /// The upstream's own catalogue, through connections of the service.
+    pub catalogue: Catalogue,
     /// The MongoDB side: hosts and TLS.
     pub upstream: Upstream,
     /// Bounds of a connection.
@@ -47,6 +49,7 @@ pub struct Times {
 /// Built once by `app.rs`, shared by every worker.
 pub struct Shared {
     live: ArcSwap<Live>,
+    found: ArcSwap<Found>,
     keys: Arc<KeyService>,
     audit: Option<AuditSink>,
     /// Protected operations go on while the audit log cannot be written.
@@ -72,6 +75,7 @@ impl Shared {
     ) -> Self {
         let shared = Self {
             live: ArcSwap::from_pointee(live),
+            found: ArcSwap::from_pointee(Found::default()),
             keys,
             audit,
             audit_optional,
@@ -89,6 +93,19 @@ impl Shared {
     /// Puts a new configuration in force, for the next frame of every connection.
     pub fn replace(&self, live: Live) {
         self.live.store(Arc::new(live));
+    }
+
+    /// Puts new findings about the upstream's collections in force; says whether they differ from the old.
+    pub fn set_found(&self, found: Found) -> bool {
+        let differs = **self.found.load() != found;
+        if differs {
+            self.found.store(Arc::new(found));
+        }
+        differs
+    }
+
+    pub(super) fn found(&self) -> Guard<Arc<Found>> {
+        self.found.load()
     }
 
     /// The configuration in force.

@@ -16,6 +16,7 @@ use crate::event::Outcome;
 use crate::keys::{Dek, DomainKeys, KeyRing};
 use crate::limits;
 use crate::name::KeyId;
+use crate::policy::Found;
 use crate::secret::Secret;
 use crate::topology::{Address, HostMap};
 use crate::wire::deframe::{Peeled, peel};
@@ -109,6 +110,7 @@ pub fn fuzz_plan_apply(data: &[u8]) {
         let hosts = HostMap::default();
         let cx = Context {
             map: &config.fields,
+            found: &Found::default(),
             ring,
             hosts: &hosts,
             listener,
