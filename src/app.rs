@@ -254,7 +254,7 @@ async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<R
     let mut looks = 0_u64;
     loop {
         shared.set_clock();
-        if looks % 3 == 0 {
+        if looks.is_multiple_of(3) {
             survey(&shared).await;
         }
         looks += 1;
