@@ -22,6 +22,9 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 COUNT, SEED = 300, 1948  # the year the NHS began
+# As the configuration says.
+SUBJECT = "nhs_number"
+PROTECTED = ["nhs_number", "mrn", "postcode", "date_of_birth", "notes", "contacts.0.phone", "address.line1", "allergies"]
 TTY = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 ALGORITHMS = {1: "AES-256-SIV", 2: "AES-256-GCM", 3: "ChaCha20-Poly1305", 4: "AES-256-CBC+HMAC"}
 
@@ -107,17 +110,28 @@ def shown(value) -> str:
     return str(value)
 
 
-def side_by_side(application: dict, database: dict) -> None:
+def side_by_side(application: dict, database: dict, event: dict) -> None:
+    """Every field three times: as the application gets it, as the database holds it, as the audit log records it."""
     left, right = flat(application), flat(database)
-    names = max(map(len, left)) + 2
-    middle = min(44, max(len(shown(v)) for v in left.values()) + 2)
-    rest = max(24, shutil.get_terminal_size((120, 24)).columns - names - middle - 4)
     cut = lambda text, width: text if len(text) <= width else text[: width - 1] + "…"
-    print("  " + styled(f"{'field':<{names}}{'the application sees':<{middle}}{'the database holds'}", "4"))
+
+    def recorded(path: str) -> str:
+        field = ".".join(part for part in path.split(".") if not part.isdigit())
+        if field not in event["fields"]:
+            return ""
+        return f"read, as {event['subjects'][0][:12]}…" if field == SUBJECT else "read"
+
+    audit = {path: recorded(path) for path in left}
+    names = max(map(len, left)) + 2
+    first = min(34, max(len(shown(v)) for v in left.values()) + 2)
+    last = max(len("the audit records"), *map(len, audit.values()))
+    middle = max(32, min(120, shutil.get_terminal_size((118, 24)).columns) - names - first - last - 2)
+    print("  " + styled(f"{'field':<{names}}{'the application sees':<{first}}{'the database holds':<{middle}}{'the audit records':<{last}}", "4"))
     for path, value in left.items():
         stored = right.get(path)
-        sealed = isinstance(stored, bson.Binary)
-        print(f"  {path:<{names}}{cut(shown(value), middle - 2):<{middle}}" + styled(cut(shown(stored), rest), "36" if sealed else "2"))
+        colour = "36" if isinstance(stored, bson.Binary) else "2"
+        print(f"  {path:<{names}}{cut(shown(value), first - 2):<{first}}"
+              + styled(f"{cut(shown(stored), middle - 2):<{middle}}", colour) + styled(audit[path], "33"))
 
 
 # --- the two steps --------------------------------------------------------------------------------------------------------
@@ -146,11 +160,11 @@ def prepare(args) -> None:
     with connect(args.database, args.database_ca, "admin:admin-demo", directConnection=True) as client:
         client.admin.command("createUser", "app", pwd="app-demo", roles=[{"role": "readWrite", "db": "clinic"}])
         name, password = args.service.split(":")
-        client.admin.command("createUser", name, pwd=password, roles=[{"role": "readWrite", "db": "encryption"}])
+        client.admin.command("createUser", name, pwd=password, roles=[{"role": "readWrite", "db": "encryption"}, {"role": "read", "db": "clinic"}])
 
 
 def show(args) -> None:
-    app = connect(args.proxy, args.proxy_ca, "app:app-demo", replicaSet="demo")
+    app = connect(args.proxy, args.proxy_ca, "app:app-demo", replicaSet="demo", appname="clinic-web")
     database = connect(args.database, args.database_ca, "admin:admin-demo", directConnection=True)
     everyone = patients()
     one = everyone[41]
@@ -160,25 +174,32 @@ def show(args) -> None:
     clinic.create_index("nhs_number", unique=True)
     start = time.monotonic()
     clinic.insert_many(everyone)
-    print(f"  {clinic.count_documents({})} invented patients through the proxy in {(time.monotonic() - start) * 1000:.0f} ms; NHS numbers from the range 999, which is never issued")
+    print(f"  {clinic.count_documents({})} invented patients through the proxy in {(time.monotonic() - start) * 1000:.0f} ms, with pymongo as it is. Their NHS numbers begin with 999: never issued.")
 
     heading("2. One of them, seen from three sides")
     found = clinic.find_one({"_id": one["_id"]})
     stored = database.clinic.patients.find_one({"_id": one["_id"]})
     if found != one:
         sys.exit("demo: what came back is not what was written")
-    if not isinstance(stored["nhs_number"], bson.Binary):
-        sys.exit("demo: the NHS number stands in the database in the clear")
-    side_by_side(found, stored)
-    print("\n  the audit log, one line per command, subjects as pseudonyms:")
-    print(textwrap.indent(audit_line(args.audit), "    "))
+    if clear := [field for field in PROTECTED if not isinstance(flat(stored)[field], bson.Binary)]:
+        sys.exit(f"demo: in the clear in the database: {', '.join(clear)}")
+    event = audit_event(args.audit)
+    side_by_side(found, stored, event)
+    print("\n  The line of the audit log, whose subject is a pseudonym and which holds no value:")
+    keys = ["time", "principal", "application", "namespace", "command", "fields", "opened", "documents_out", "subjects", "outcome"]
+    line = json.dumps({k: event[k] for k in keys if k in event}, ensure_ascii=False)
+    print(textwrap.fill(line, 112, initial_indent="    ", subsequent_indent="    "))
+    values = [v for path, v in flat(found).items() if isinstance(v, str) and isinstance(flat(stored).get(path), bson.Binary)]
+    if leaked := [v for v in values if v in Path(args.audit).read_text()]:
+        sys.exit(f"demo: {len(leaked)} protected value(s) of this patient stand in the audit log")
 
     heading("3. Searching by NHS number")
     print(f"  > db.patients.findOne({{nhs_number: \"{one['nhs_number']}\"}})")
     hit = clinic.find_one({"nhs_number": one["nhs_number"]})
-    plan = database.clinic.command("explain", {"find": "patients", "filter": {"nhs_number": stored["nhs_number"]}})
+    plan = app.clinic.command("explain", {"find": "patients", "filter": {"nhs_number": one["nhs_number"]}})
     index = plan["queryPlanner"]["winningPlan"].get("inputStage", {}).get("indexName", "no index")
-    print(f"  {hit['name']}, born {hit['date_of_birth']:%d %B %Y}, ward {hit['ward']}   (the database searched for ciphertext, index {index})")
+    print(f"  {hit['name']}, born {hit['date_of_birth']:%-d %B %Y}, ward {hit['ward']}")
+    print(styled(f"  The database was asked for {shown(stored['nhs_number'])[:48]}…; explain: index {index}", "2"))
 
     heading("4. What cannot be done on ciphertext is refused, not answered wrongly")
     print('  > db.patients.find({date_of_birth: {$lt: ISODate("1950-01-01")}})')
@@ -192,17 +213,14 @@ def show(args) -> None:
     database.close()
 
 
-def audit_line(path: str) -> str:
-    """The line of the find above; the log is written a moment after the reply."""
+def audit_event(path: str) -> dict:
+    """The find above in the audit log, which is written a moment after the reply."""
     for _ in range(50):
         lines = [json.loads(line) for line in Path(path).read_text().splitlines()] if Path(path).exists() else []
-        finds = [e for e in lines if e.get("command") == "find"]
-        if finds:
-            event = finds[-1]
-            keys = ["time", "principal", "application", "namespace", "command", "fields", "opened", "documents_out", "subjects", "outcome"]
-            return "\n".join(textwrap.wrap(json.dumps({k: event[k] for k in keys if k in event}, ensure_ascii=False), 112))
+        if finds := [e for e in lines if e.get("command") == "find"]:
+            return finds[-1]
         time.sleep(0.1)
-    return "(nothing there yet)"
+    sys.exit("demo: the audit log does not have the read of this patient")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ use crate::event::{Lifecycle, LifecycleEvent};
 use crate::metrics::{Labels, Leg, Metrics};
 use crate::policy::Reason;
 use crate::proxy::{Live, Shared, Times, Workers, bind};
-use crate::store::KeyService;
+use crate::store::{Catalogue, KeyService};
 use crate::tls::inspect::certificate_file;
 use crate::tls::{ServerTls, Upstream};
 use crate::topology::{Address, HostMap, Listener};
@@ -68,6 +68,8 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
         Some(address) => Some(admin(address, &metrics, &readiness, &audit, &keys, optional).await?),
         None => None,
     };
+    // Before the first command is served: what the configuration cannot know is known then.
+    survey(&shared).await;
     let workers = Arc::new(Workers::start(config.workers.unwrap_or_else(cores), &shared).map_err(internal)?);
     let permits = Arc::new(Semaphore::new(config.limits.connections));
     let mut accepting = tokio::task::JoinSet::new();
@@ -157,6 +159,7 @@ async fn live(config: &Config, tls: Option<&ServerTls>) -> Result<Live, Error> {
         fields: Arc::clone(&config.fields),
         hosts,
         tls_in: tls.map(ServerTls::current),
+        catalogue: Catalogue::new(upstream.driver_options())?,
         upstream,
         times: Times {
             handshake: config.limits.handshake,
@@ -248,7 +251,13 @@ async fn admin(
 /// Looks at the vault and the upstream from time to time: refreshes keys, keeps readiness true.
 async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<Readiness>, ttl: Duration) {
     let mut since_refresh = Duration::ZERO;
+    let mut looks = 0_u64;
     loop {
+        shared.set_clock();
+        if looks % 3 == 0 {
+            survey(&shared).await;
+        }
+        looks += 1;
         readiness.set(Latch::Upstream, shared.reach_upstream().await);
         readiness.set(Latch::KeyVault, keys.health().failing.is_none());
         tokio::time::sleep(LOOK_EVERY).await;
@@ -259,6 +268,25 @@ async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<R
                 tracing::error!(reason = %why, "the key vault could not be read again");
             }
         }
+    }
+}
+
+/// Looks for views over protected collections and default collations. While it cannot look, what was found before
+/// stays in force, and the log says so.
+async fn survey(shared: &Shared) {
+    let live = Arc::clone(&shared.live());
+    match live.catalogue.look(&live.fields).await {
+        Ok(found) => {
+            let (views, collated) = (found.views.len(), found.collated.len());
+            if shared.set_found(found) && views + collated > 0 {
+                tracing::warn!(
+                    views,
+                    collated,
+                    "the database holds views over protected collections, or protected collections with a default collation: commands on those views are refused, and so are searches for sealed strings under that collation"
+                );
+            }
+        }
+        Err(why) => tracing::error!("{why}"),
     }
 }
 
@@ -311,6 +339,7 @@ async fn apply_reload(
     metrics.set_fields(&field_labels(&config));
     show_expiry(&config, metrics);
     shared.replace(live);
+    survey(shared).await;
     Ok(config.fingerprint)
 }
 

@@ -272,6 +272,13 @@ impl From<CommandEvent> for Event {
     }
 }
 
+impl From<Box<CommandEvent>> for Event {
+    fn from(mut event: Box<CommandEvent>) -> Self {
+        event.bound();
+        Self::Command(event)
+    }
+}
+
 impl From<LifecycleEvent> for Event {
     fn from(event: LifecycleEvent) -> Self {
         Self::Lifecycle(event)

@@ -156,8 +156,10 @@ impl Members<'_> {
         if !std::mem::take(&mut self.first) {
             self.out.push(b',');
         }
-        string(self.out, key, false);
-        self.out.push(b':');
+        // Keys are this file's own words: nothing in them to escape.
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     fn text(&mut self, key: &str, value: &str) {
@@ -181,7 +183,13 @@ impl Members<'_> {
     fn hexes(&mut self, key: &str, values: &[[u8; 16]]) {
         self.key(key);
         self.list(values.iter(), |out, value| {
-            string(out, &hex::encode(value), false)
+            let mut digits = [0; 32];
+            // The buffer is twice the value: encoding cannot fail.
+            if hex::encode_to_slice(value, &mut digits).is_ok() {
+                out.push(b'"');
+                out.extend_from_slice(&digits);
+                out.push(b'"');
+            }
         });
     }
 
@@ -210,6 +218,15 @@ fn name(out: &mut Vec<u8>, value: &str) {
 
 fn string(out: &mut Vec<u8>, value: &str, cut: bool) {
     out.push(b'"');
+    if !cut
+        && value
+            .bytes()
+            .all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')
+    {
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+        return;
+    }
     for c in value.chars().chain(cut.then_some('…')) {
         match c {
             '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),

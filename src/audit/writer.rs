@@ -19,6 +19,9 @@ const MAX_WAITING: usize = 8 * 1024 * 1024;
 /// Events sealed before a write.
 const MAX_BATCH: usize = 1024;
 
+/// How long events gather before they are written together.
+const GATHER: Duration = Duration::from_millis(4);
+
 pub(super) enum Message {
     Event(Event),
     Wake,
@@ -144,7 +147,13 @@ impl<D: Device> Writer<D> {
             return true;
         }
         match queue.recv_timeout(wait) {
-            Ok(message) => self.seal(message),
+            Ok(Message::Wake) => {}
+            Ok(message) => {
+                self.seal(message);
+                // Let more gather: while this thread does not wait on the queue, handing an event over costs the
+                // connection no system call.
+                thread::sleep(GATHER);
+            }
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         }

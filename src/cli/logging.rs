@@ -1,5 +1,7 @@
 //! Where log lines go: stderr, for people or as JSON.
 
+use std::io::IsTerminal;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -21,6 +23,7 @@ pub(super) fn start(level: LogLevel, format: LogFormat) {
     let filter = EnvFilter::new(format!("{others},fieldveil={}", level.name()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr);
     // The second start in one process is refused; the first one's choice then stays.
     let _ = match format {

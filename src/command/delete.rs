@@ -20,7 +20,7 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     let (simple, collated) = (variables(&view.body, false)?, variables(&view.body, true)?);
     view.each_field(draft, |draft, field| match field.key() {
         b"deletes" => field.each_document(draft, |draft, statement| {
-            let collation = has_collation(&statement)?;
+            let collation = has_collation(&statement, view.collated)?;
             let variables = if collation { &collated } else { &simple };
             let region = draft.open_doc(&statement);
             for element in statement.elements() {

@@ -15,7 +15,7 @@ const OWN: &[&str] = &["collation", "hint"];
 /// A [`Refusal`] naming the field and the operator.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let Some(shape) = scope.shape() else { return Ok(()) };
-    let collation = has_collation(&view.body)?;
+    let collation = has_collation(&view.body, view.collated)?;
     view.each_field(draft, |draft, field| match (field.key(), field.document()?) {
         (b"query", Some(doc)) => filter::plan(draft, &doc, shape, &mut Around { collation, ..Around::default() }),
         (b"query", None) => Ok(()),

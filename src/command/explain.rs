@@ -50,7 +50,13 @@ pub fn inner<'a>(view: &CommandView<'a>) -> Result<Option<CommandView<'a>>, Refu
         return Ok(None);
     }
     match view.first.document().map_err(crate::plan::draft::malformed)? {
-        Some(body) => CommandView::new(body, Some(view.db), Vec::new()),
+        Some(body) => {
+            let inner = CommandView::new(body, Some(view.db), Vec::new())?;
+            Ok(inner.map(|inner| CommandView {
+                collated: view.collated,
+                ..inner
+            }))
+        }
         None => Ok(None),
     }
 }

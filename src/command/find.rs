@@ -31,7 +31,7 @@ const OWN: &[&str] = &[
 /// A [`Refusal`] naming the field and the operator.
 pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
     let Some(shape) = scope.shape() else { return Ok(()) };
-    let collation = has_collation(&view.body)?;
+    let collation = has_collation(&view.body, view.collated)?;
     let variables = variables(&view.body, collation)?;
     view.each_field(draft, |draft, field| {
         let Some(element) = field.element() else {

@@ -24,13 +24,13 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     let (Some(tree), Some(shape)) = (scope.tree(), scope.shape()) else {
         return Ok(());
     };
-    let collation = has_collation(&view.body)?;
+    let collation = has_collation(&view.body, view.collated)?;
     let variables = variables(&view.body, collation)?;
     let names = Names {
         filter: b"query",
         update: b"update",
     };
-    let parts = Parts::read(draft, &view.body, &names, &tree, &variables)?;
+    let parts = Parts::read(draft, &view.body, &names, &tree, &variables, view.collated)?;
     view.each_field(draft, |draft, field| {
         let Some(element) = field.element() else {
             return pass(draft, view, field, OWN);

@@ -14,6 +14,7 @@ pub mod find;
 pub mod find_and_modify;
 pub mod insert;
 pub mod namespace;
+pub mod operators;
 pub mod options;
 #[cfg(test)]
 mod rehearsal;

@@ -86,6 +86,38 @@ pub fn names_protected(view: &CommandView<'_>, map: &FieldMap) -> Result<bool, R
     any_string(&view.body, map, view.db, 1)
 }
 
+/// The first string of the command's body, at any depth, that `wanted` knows.
+///
+/// # Errors
+/// A [`Refusal`] for malformed bytes.
+pub fn find_string<'a, T>(
+    view: &CommandView<'a>,
+    wanted: &dyn Fn(&'a str) -> Option<T>,
+) -> Result<Option<T>, Refusal> {
+    find_in(&view.body, wanted, 1)
+}
+
+fn find_in<'a, T>(
+    doc: &Doc<'a>,
+    wanted: &dyn Fn(&'a str) -> Option<T>,
+    depth: usize,
+) -> Result<Option<T>, Refusal> {
+    if depth > limits::MAX_DEPTH {
+        return Ok(None);
+    }
+    for element in doc.elements() {
+        let element = element.map_err(malformed)?;
+        let hit = match element.document().map_err(malformed)? {
+            Some(inner) => find_in(&inner, wanted, depth + 1)?,
+            None => element.text().and_then(wanted),
+        };
+        if hit.is_some() {
+            return Ok(hit);
+        }
+    }
+    Ok(None)
+}
+
 fn any_string(doc: &Doc<'_>, map: &FieldMap, db: &str, depth: usize) -> Result<bool, Refusal> {
     if depth > limits::MAX_DEPTH {
         return Ok(true);

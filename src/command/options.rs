@@ -83,19 +83,20 @@ pub fn drop_comment<'a>(view: &CommandView<'a>, draft: &mut Draft<'a>) -> Result
     })
 }
 
-/// Whether the command carries a collation other than `simple`.
+/// Whether strings are compared under a collation other than `simple`: the command's own, else the collection's
+/// `default`.
 ///
 /// # Errors
 /// A [`Refusal`] for malformed bytes.
-pub fn has_collation(doc: &Doc<'_>) -> Result<bool, Refusal> {
+pub fn has_collation(doc: &Doc<'_>, default: bool) -> Result<bool, Refusal> {
     let Some(element) = doc.get(b"collation").map_err(malformed)? else {
-        return Ok(false);
+        return Ok(default);
     };
     let Some(collation) = element.document().map_err(malformed)? else {
-        return Ok(false);
+        return Ok(default);
     };
     if collation.is_empty() {
-        return Ok(false);
+        return Ok(default);
     }
     let locale = collation.get(b"locale").map_err(malformed)?;
     Ok(locale.and_then(|e| e.text()) != Some("simple"))

@@ -299,7 +299,7 @@ pub const COMMANDS: &[Entry] = &[
     refuse("applyOps", "would write past the field map"),
     refuse(
         "bulkWrite",
-        "not supported yet; drivers fall back to insert, update and delete",
+        "not supported yet; use a collection's own bulk write",
     ),
     refuse("currentOp", "shows other clients' commands"),
     refuse("eval", "code cannot be analysed"),

@@ -34,13 +34,13 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                 filter: b"q",
                 update: b"u",
             };
-            let variables = if has_collation(&statement)? {
+            let variables = if has_collation(&statement, view.collated)? {
                 &collated
             } else {
                 &simple
             };
             let region = draft.open_doc(&statement);
-            let parts = Parts::read(draft, &statement, &names, &tree, variables)?;
+            let parts = Parts::read(draft, &statement, &names, &tree, variables, view.collated)?;
             for element in statement.elements() {
                 let element = element.map_err(malformed)?;
                 if parts.plan(draft, &element, &names, &tree, variables)? {
@@ -88,9 +88,10 @@ impl Parts {
         names: &Names,
         tree: &Arc<Tree>,
         variables: &Variables,
+        collated: bool,
     ) -> Result<Self, Refusal> {
         let get = |key: &[u8]| statement.get(key).map_err(malformed);
-        let collation = has_collation(statement)?;
+        let collation = has_collation(statement, collated)?;
         let identifiers = match get(names.update)? {
             Some(update) if get(b"arrayFilters")?.is_some() => update_ops::identifiers(&update, tree)?,
             _ => update_ops::Identifiers::default(),

@@ -20,6 +20,8 @@ pub struct CommandView<'a> {
     pub body: Doc<'a>,
     /// The kind-1 sections, in order.
     pub sequences: Vec<Sequence<'a>>,
+    /// The collection's default collation is other than `simple`: it holds where the command has none of its own.
+    pub collated: bool,
 }
 
 /// A kind-1 section: an array of the command that stands outside its body.
@@ -74,6 +76,7 @@ impl<'a> CommandView<'a> {
             db,
             body,
             sequences,
+            collated: false,
         }))
     }
 

@@ -1,7 +1,8 @@
 //! AES-256-CBC with PKCS#7 padding, and the native encrypt-then-MAC suite over it. CSFLE shares the first, not the
 //! second: its MAC is laid out differently.
 
-use aes::cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
+use aes::cipher::inout::InOutBuf;
+use aes::cipher::{BlockDecryptMut, BlockEncryptMut, InnerIvInit, KeyInit};
 use aes::{Aes256Dec, Aes256Enc};
 use aws_lc_rs::hmac;
 use subtle::ConstantTimeEq;
@@ -36,8 +37,8 @@ impl Cbc {
         out.extend_from_slice(value);
         // 1 to 16 by construction.
         out.resize(out.len() + pad, pad as u8);
-        let (blocks, _) = Array::slice_as_chunks_mut(&mut out[start..]);
-        cbc::Encryptor::inner_iv_init(&self.encrypt, iv.into()).encrypt_blocks(blocks);
+        let (blocks, _) = InOutBuf::from(&mut out[start..]).into_chunks();
+        cbc::Encryptor::inner_iv_init(&self.encrypt, iv.into()).encrypt_blocks_inout_mut(blocks);
     }
 
     /// Appends the plaintext, or leaves `out` as it was. Call it only on what a MAC has vouched for: the padding is
@@ -45,9 +46,9 @@ impl Cbc {
     pub(super) fn open(&self, iv: &[u8; IV], sealed: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
         let start = out.len();
         out.extend_from_slice(sealed);
-        let (blocks, rest) = Array::slice_as_chunks_mut(&mut out[start..]);
+        let (blocks, rest) = InOutBuf::from(&mut out[start..]).into_chunks();
         if rest.is_empty() {
-            cbc::Decryptor::inner_iv_init(&self.decrypt, iv.into()).decrypt_blocks(blocks);
+            cbc::Decryptor::inner_iv_init(&self.decrypt, iv.into()).decrypt_blocks_inout_mut(blocks);
             if let Some(len) = unpadded(&out[start..]) {
                 out.truncate(start + len);
                 return Ok(());

@@ -7,8 +7,8 @@
 
 use aes::Aes256Enc;
 use aes::cipher::{
-    Array, Block, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser,
-    InnerIvInit, KeyInit, StreamCipherCore, consts::U16,
+    Block, BlockBackend, BlockClosure, BlockEncrypt, BlockSizeUser, InnerIvInit, KeyInit, StreamCipherCore,
+    consts::U16,
 };
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
@@ -119,7 +119,7 @@ impl Cmac {
         let cipher = Aes256Enc::new(key.into());
         let mut zero = Block::<Aes256Enc>::default();
         cipher.encrypt_block(&mut zero);
-        let whole = double(zero.0);
+        let whole = double(zero.into());
         Self {
             cipher,
             whole,
@@ -151,30 +151,29 @@ impl Cmac {
     fn chain(&self, state: Octets, blocks: &[u8]) -> Octets {
         struct Chain<'a> {
             state: &'a mut Block<Aes256Enc>,
-            blocks: &'a [Block<Aes256Enc>],
+            blocks: &'a [u8],
         }
         impl BlockSizeUser for Chain<'_> {
             type BlockSize = U16;
         }
-        impl BlockCipherEncClosure for Chain<'_> {
+        impl BlockClosure for Chain<'_> {
             #[inline(always)]
-            fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
-                for block in self.blocks {
+            fn call<B: BlockBackend<BlockSize = U16>>(self, backend: &mut B) {
+                for block in self.blocks.chunks_exact(16) {
                     for (byte, next) in self.state.iter_mut().zip(block) {
                         *byte ^= next;
                     }
-                    backend.encrypt_block((&mut *self.state).into());
+                    backend.proc_block((&mut *self.state).into());
                 }
             }
         }
-        let (blocks, rest) = Array::slice_as_chunks(blocks);
-        debug_assert!(rest.is_empty());
+        debug_assert!(blocks.len().is_multiple_of(16));
         let mut state = state.into();
         self.cipher.encrypt_with_backend(Chain {
             state: &mut state,
             blocks,
         });
-        state.0
+        state.into()
     }
 }
 

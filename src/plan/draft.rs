@@ -34,11 +34,14 @@ pub struct Region(usize);
 impl<'a> Draft<'a> {
     /// A draft over one message. `subject` is the rule whose values are reported as subjects.
     pub fn new(frame: &'a [u8], keys: &'a dyn Catalogue, subject: Option<Arc<FieldRule>>) -> Self {
+        let mut plan = Plan::default();
+        // Most plans have some twenty edits: one allocation instead of four.
+        plan.ops.reserve(32);
         Self {
             frame,
             keys,
             subject,
-            plan: Plan::default(),
+            plan,
         }
     }
 

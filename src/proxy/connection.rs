@@ -143,7 +143,7 @@ impl Connection {
             if self.from_server.closed && self.to_client.is_drained() {
                 return Ok(End::ServerClosed);
             }
-            if self.from_client.closed && self.session.is_idle() && self.to_server.is_drained() {
+            if self.from_client.closed && self.session.is_quiet() && self.to_server.is_drained() {
                 return Ok(End::ClientClosed);
             }
         }
@@ -410,14 +410,16 @@ fn with_context<T>(
     step: impl FnOnce(&Context<'_>) -> T,
 ) -> T {
     let ring = shared.ring();
+    let found = shared.found();
     step(&Context {
         map: &live.fields,
+        found: &found,
         ring: &ring,
         hosts: &live.hosts,
         listener,
         pseudonymizer: shared.pseudonymizer(),
         now_us,
-        unix_ms: shared.unix_ms(),
+        unix_ms: shared.unix_ms_at(now_us),
         audit_ready: shared.audit_ready(),
     })
 }

@@ -57,7 +57,7 @@ impl Observer {
         }
         for what in session.take_notices() {
             self.record(LifecycleEvent {
-                time_ms: self.shared.unix_ms(),
+                time_ms: self.shared.unix_ms_at(self.shared.now_us()),
                 what,
             });
         }
@@ -70,7 +70,7 @@ impl Observer {
             self.metrics().added(Duration::from_micros(done.spent_us));
             self.count_fields(&done);
             if let Some(event) = done.event {
-                self.record(*event);
+                self.record(event);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! to stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
@@ -13,9 +13,9 @@ use crate::audit::AuditSink;
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::keys::KeyRing;
 use crate::metrics::Metrics;
-use crate::policy::FieldMap;
+use crate::policy::{FieldMap, Found};
 use crate::session::Wanted;
-use crate::store::KeyService;
+use crate::store::{Catalogue, KeyService};
 use crate::tls::Upstream;
 use crate::topology::HostMap;
 
@@ -27,6 +27,8 @@ pub struct Live {
     pub hosts: HostMap,
     /// TLS towards applications; `None` where every listener is plaintext.
     pub tls_in: Option<Arc<rustls::ServerConfig>>,
+    /// The upstream's own catalogue, through connections of the service.
+    pub catalogue: Catalogue,
     /// The MongoDB side: hosts and TLS.
     pub upstream: Upstream,
     /// Bounds of a connection.
@@ -47,6 +49,7 @@ pub struct Times {
 /// Built once by `app.rs`, shared by every worker.
 pub struct Shared {
     live: ArcSwap<Live>,
+    found: ArcSwap<Found>,
     keys: Arc<KeyService>,
     audit: Option<AuditSink>,
     /// Protected operations go on while the audit log cannot be written.
@@ -55,6 +58,7 @@ pub struct Shared {
     pseudonymizer: Pseudonymizer,
     stop: watch::Receiver<bool>,
     started: Instant,
+    unix_ms_at_start: AtomicI64,
     connections: AtomicU64,
 }
 
@@ -69,8 +73,9 @@ impl Shared {
         pseudonymizer: Pseudonymizer,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self {
+        let shared = Self {
             live: ArcSwap::from_pointee(live),
+            found: ArcSwap::from_pointee(Found::default()),
             keys,
             audit,
             audit_optional,
@@ -78,13 +83,29 @@ impl Shared {
             pseudonymizer,
             stop,
             started: Instant::now(),
+            unix_ms_at_start: AtomicI64::new(0),
             connections: AtomicU64::new(0),
-        }
+        };
+        shared.set_clock();
+        shared
     }
 
     /// Puts a new configuration in force, for the next frame of every connection.
     pub fn replace(&self, live: Live) {
         self.live.store(Arc::new(live));
+    }
+
+    /// Puts new findings about the upstream's collections in force; says whether they differ from the old.
+    pub fn set_found(&self, found: Found) -> bool {
+        let differs = **self.found.load() != found;
+        if differs {
+            self.found.store(Arc::new(found));
+        }
+        differs
+    }
+
+    pub(super) fn found(&self) -> Guard<Arc<Found>> {
+        self.found.load()
     }
 
     /// The configuration in force.
@@ -118,10 +139,20 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    #[expect(clippy::unused_self, reason = "the clock belongs to what is shared")]
-    pub(super) fn unix_ms(&self) -> i64 {
+    /// Unix time at this moment of [`Shared::now_us`]: no second look at a clock.
+    pub(super) fn unix_ms_at(&self, now_us: u64) -> i64 {
+        let since_start = i64::try_from(now_us / 1000).unwrap_or(i64::MAX);
+        self.unix_ms_at_start
+            .load(Ordering::Relaxed)
+            .saturating_add(since_start)
+    }
+
+    /// Follows the system's clock, which may have been set.
+    pub fn set_clock(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        let started = since.saturating_sub(self.started.elapsed());
+        let ms = i64::try_from(started.as_millis()).unwrap_or(i64::MAX);
+        self.unix_ms_at_start.store(ms, Ordering::Relaxed);
     }
 
     pub(super) fn idle_limit(&self) -> Option<Duration> {

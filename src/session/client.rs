@@ -7,6 +7,7 @@ use super::refuse::apply_refusal;
 use super::request::{Request, read};
 use super::verdict::decide;
 use super::{Closing, Context, Session, Step, Wanted, proof, refuse};
+use crate::command::CommandView;
 use crate::command::table::{Entry, Verdict};
 use crate::event::{CommandEvent, Outcome};
 use crate::limits;
@@ -91,6 +92,11 @@ impl Session {
             Err(refusal) => return self.refuse_unread(&message, &refusal, cx, to_client),
         };
         let request = Request::new(&message, &view, cx);
+        let collated = request
+            .policy
+            .as_ref()
+            .is_some_and(|policy| cx.found.is_collated(&policy.namespace));
+        let view = CommandView { collated, ..view };
         if let Some(Entry {
             verdict: Verdict::Session,
             ..

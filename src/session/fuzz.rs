@@ -2,8 +2,13 @@
 //! What leaves must be a frame, and whatever left for the server must hold no unsealed protected value (the session
 //! proves that itself and refuses otherwise: such a refusal is a finding).
 
+mod grammar;
+
 use std::sync::Arc;
 
+use bson::{Bson, Document, doc};
+
+use self::grammar::Source;
 use super::{Context, Session, Step};
 use crate::config::{Config, Empty};
 use crate::crypto::pseudonym::Pseudonymizer;
@@ -11,9 +16,12 @@ use crate::event::Outcome;
 use crate::keys::{Dek, DomainKeys, KeyRing};
 use crate::limits;
 use crate::name::KeyId;
+use crate::policy::Found;
 use crate::secret::Secret;
 use crate::topology::{Address, HostMap};
 use crate::wire::deframe::{Peeled, peel};
+use crate::wire::encode;
+use crate::wire::op_msg::OpMsg;
 
 /// A field map with every kind of rule.
 pub const SAMPLE: &str = r#"
@@ -84,10 +92,11 @@ pub fn ring(config: &Config, versions: u8) -> KeyRing {
     KeyRing::empty().with(domains, Vec::new())
 }
 
-/// One frame from the client, then one from the server; never panics.
+/// Two ways to spend bytes. A first word of all ones: the rest grows an insert and another command, which is answered
+/// with what the insert stored. Else the word is the length of a client's frame, and a server's frame follows it.
 ///
 /// # Panics
-/// Where something leaves that is no frame, or the proof after rewriting fails.
+/// Where something leaves that is no frame, a protected value leaves in plaintext, or the proof after rewriting fails.
 pub fn fuzz_plan_apply(data: &[u8]) {
     thread_local! {
         static FIXTURE: (Config, KeyRing, Pseudonymizer, Option<Address>) = {
@@ -101,6 +110,7 @@ pub fn fuzz_plan_apply(data: &[u8]) {
         let hosts = HostMap::default();
         let cx = Context {
             map: &config.fields,
+            found: &Found::default(),
             ring,
             hosts: &hosts,
             listener,
@@ -109,19 +119,18 @@ pub fn fuzz_plan_apply(data: &[u8]) {
             unix_ms: 0,
             audit_ready: true,
         };
-        let (request, reply) = match data.split_first_chunk::<4>() {
-            Some((length, rest)) => rest.split_at((u32::from_le_bytes(*length) as usize).min(rest.len())),
-            None => (data, &b""[..]),
-        };
         let mut session = Session::new(1, None);
-        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-        if let Ok(Step::Done) = session.on_client(request, &cx, &mut to_server, &mut to_client) {
-            whole_frames(&to_server);
-            whole_frames(&to_client);
-        }
-        to_client.clear();
-        if session.on_server(reply, &cx, &mut to_client).is_ok() {
-            whole_frames(&to_client);
+        match data.split_first_chunk::<4>() {
+            Some(([0xff, 0xff, 0xff, 0xff], rest)) => grown(&mut session, &cx, rest),
+            Some((length, rest)) => {
+                let length = (u32::from_le_bytes(*length) as usize).min(rest.len());
+                let (request, reply) = rest.split_at(length);
+                ask(&mut session, &cx, request);
+                answer(&mut session, &cx, reply);
+            }
+            None => {
+                ask(&mut session, &cx, data);
+            }
         }
         for done in session.take_done() {
             assert_ne!(
@@ -133,6 +142,71 @@ pub fn fuzz_plan_apply(data: &[u8]) {
     });
 }
 
+fn grown(session: &mut Session, cx: &Context<'_>, data: &[u8]) {
+    let mut source = Source::new(data);
+    let mut stored = Vec::new();
+    for (id, command) in [
+        (1, grammar::insert(&mut source)),
+        (2, grammar::command(&mut source)),
+    ] {
+        let Ok(body) = bson::serialize_to_vec(&command) else {
+            return;
+        };
+        let Ok(frame) = encode::command(id, &body) else {
+            return;
+        };
+        let (to_server, to_client) = ask(session, cx, &frame);
+        for (side, left) in [("server", &to_server), ("client", &to_client)] {
+            assert!(
+                memchr::memmem::find(left, grammar::SECRET.as_bytes()).is_none(),
+                "plaintext left for the {side}: {command}"
+            );
+        }
+        let reply = if id == 1 {
+            stored = documents(&to_server);
+            doc! { "ok": 1, "n": 1 }
+        } else {
+            doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "c.p", "firstBatch": stored.clone() }, "value": stored.first(), "values": stored.clone() }
+        };
+        // What was refused has no reply.
+        if let Ok(body) = bson::serialize_to_vec(&reply)
+            && !to_server.is_empty()
+            && let Ok(frame) = encode::reply(9, id, &body, false)
+        {
+            answer(session, cx, &frame);
+        }
+    }
+}
+
+/// What an insert that went to the server stores.
+fn documents(frame: &[u8]) -> Vec<Bson> {
+    let Ok(message) = OpMsg::parse(frame) else {
+        return Vec::new();
+    };
+    let body: Option<Document> = frame
+        .get(message.body())
+        .and_then(|body| bson::deserialize_from_slice(body).ok());
+    body.and_then(|body| body.get_array("documents").ok().cloned())
+        .unwrap_or_default()
+}
+
+/// What leaves for the server and for the client.
+fn ask(session: &mut Session, cx: &Context<'_>, request: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+    if let Ok(Step::Done) = session.on_client(request, cx, &mut to_server, &mut to_client) {
+        whole_frames(&to_server);
+        whole_frames(&to_client);
+    }
+    (to_server, to_client)
+}
+
+fn answer(session: &mut Session, cx: &Context<'_>, reply: &[u8]) {
+    let mut to_client = Vec::new();
+    if session.on_server(reply, cx, &mut to_client).is_ok() {
+        whole_frames(&to_client);
+    }
+}
+
 fn whole_frames(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match peel(bytes, limits::MAX_MESSAGE) {
@@ -141,3 +215,6 @@ fn whole_frames(mut bytes: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use crate::event::{CommandEvent, Lifecycle, Outcome};
 use crate::keys::KeyRing;
 use crate::name::KeyId;
 use crate::plan::{Catalogue, Plan};
-use crate::policy::{CollectionPolicy, FieldMap, FieldRule};
+use crate::policy::{CollectionPolicy, FieldMap, FieldRule, Found};
 use crate::topology::{Address, HostMap};
 
 pub use proof::prove_command;
@@ -29,6 +29,8 @@ pub use proof::prove_command;
 pub struct Context<'a> {
     /// The field map in force.
     pub map: &'a FieldMap,
+    /// What the deployment says about its own collections.
+    pub found: &'a Found,
     /// The keys resolved so far.
     pub ring: &'a KeyRing,
     /// Upstream members and the listeners that stand for them.
@@ -165,8 +167,8 @@ impl Session {
     }
 
     /// Takes the commands that have come to an end.
-    pub fn take_done(&mut self) -> Vec<Done> {
-        std::mem::take(&mut self.done)
+    pub fn take_done(&mut self) -> std::vec::Drain<'_, Done> {
+        self.done.drain(..)
     }
 
     /// Takes the authentications that have come to an end.

@@ -13,6 +13,7 @@ pub(super) fn decide(
     request: &Request<'_>,
     cx: &Context<'_>,
 ) -> Result<(Plan, bool), Refusal> {
+    refuse_view(view, request, cx)?;
     let protected = request.policy.is_some();
     let name = request.command;
     match request.entry.map(|entry| entry.verdict) {
@@ -70,6 +71,40 @@ pub(super) fn decide(
             }
             Ok((Plan::default(), false))
         }
+    }
+}
+
+/// A search through a view over a protected collection would be forwarded in plaintext, and its results opened.
+fn refuse_view(view: &CommandView<'_>, request: &Request<'_>, cx: &Context<'_>) -> Result<(), Refusal> {
+    if cx.found.views.is_empty() {
+        return Ok(());
+    }
+    // Dropping and describing it is harmless.
+    if matches!(
+        request.command,
+        "drop" | "listIndexes" | "collStats" | "killCursors"
+    ) {
+        return Ok(());
+    }
+    let named = match request
+        .collection
+        .and_then(|c| cx.found.view(request.db, c).map(|source| (c, source)))
+    {
+        Some(named) => Some(named),
+        None if request.command == "aggregate" => namespace::find_string(view, &|name| {
+            cx.found.view(request.db, name).map(|source| (name, source))
+        })?,
+        None => None,
+    };
+    match named {
+        Some((name, source)) => Err(Refusal::new(
+            Reason::Command,
+            format!(
+                "'{}.{name}' is a view over protected collection '{source}'; query that collection itself",
+                request.db
+            ),
+        )),
+        None => Ok(()),
     }
 }
 

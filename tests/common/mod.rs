@@ -15,6 +15,7 @@ use bson::{Document, doc};
 use fieldveil::config::Config;
 use fieldveil::crypto::pseudonym::Pseudonymizer;
 use fieldveil::keys::KeyRing;
+use fieldveil::policy::Found;
 use fieldveil::secret::Secret;
 use fieldveil::session::fuzz::{ring, sample};
 use fieldveil::session::{Context, Done, Session, Step};
@@ -24,6 +25,7 @@ use fieldveil::wire::op_msg::OpMsg;
 
 pub struct Harness {
     config: Config,
+    pub found: Found,
     ring: KeyRing,
     hosts: HostMap,
     listener: Address,
@@ -66,6 +68,7 @@ impl Harness {
         let ring = ring(&config, versions);
         Self {
             config,
+            found: Found::default(),
             ring,
             hosts: HostMap::default(),
             listener: Address::parse("127.0.0.1:27018").unwrap(),
@@ -93,6 +96,7 @@ impl Harness {
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let cx = Context {
             map: &self.config.fields,
+            found: &self.found,
             ring: &self.ring,
             hosts: &self.hosts,
             listener: &self.listener,
@@ -122,6 +126,7 @@ impl Harness {
         let mut to_client = Vec::new();
         let cx = Context {
             map: &self.config.fields,
+            found: &self.found,
             ring: &self.ring,
             hosts: &self.hosts,
             listener: &self.listener,
@@ -149,6 +154,7 @@ impl Harness {
             now_us: 0,
             unix_ms: 0,
             audit_ready: true,
+            found: &self.found,
         };
         self.session.abandon(&cx);
     }
@@ -181,7 +187,7 @@ impl Harness {
     }
 
     pub fn done(&mut self) -> Vec<Done> {
-        self.session.take_done()
+        self.session.take_done().collect()
     }
 }
 

@@ -22,10 +22,13 @@ NAMES = ROOT / "src/metrics/names.rs"
 
 def binary() -> str:
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    built = [p for p in (os.environ.get("FIELDVEIL_BIN"), target / "release/fieldveil", target / "debug/fieldveil") if p and Path(p).exists()]
+    if given := os.environ.get("FIELDVEIL_BIN"):
+        return given
+    # As the end-to-end tests choose: the newer one.
+    built = [p for p in (target / "release/fieldveil", target / "debug/fieldveil") if p.exists()]
     if not built:
         pytest.skip("NOT RUN: no fieldveil binary; run cargo build or set FIELDVEIL_BIN")
-    return str(built[0])
+    return str(max(built, key=lambda p: p.stat().st_mtime))
 
 
 def bind_mounts():

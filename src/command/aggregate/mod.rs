@@ -82,7 +82,7 @@ pub fn plan<'a>(view: &CommandView<'a>, draft: &mut Draft<'a>, map: &dyn Policie
         map,
         db: view.db,
         collection: view.collection(),
-        variables: Variables::with_collation(has_collation(view)?),
+        variables: Variables::with_collation(super::options::has_collation(&view.body, view.collated)?),
     };
     if !is_protected(&array, &start, &ctx)? {
         return Ok(Shape::Plain);
@@ -114,7 +114,7 @@ pub fn plan<'a>(view: &CommandView<'a>, draft: &mut Draft<'a>, map: &dyn Policie
                 draft.drop_element(element);
                 Ok(())
             }
-            key if OWN.contains(&key) || is_generic(key) => Ok(()),
+            key if OWN.contains(&key) || super::options::GENERIC.iter().any(|known| known.as_bytes() == key) => Ok(()),
             _ => Err(Refusal::new(
                 Reason::Option,
                 format!(
@@ -138,42 +138,6 @@ const OWN: &[&[u8]] = &[
     // Checked where it meets a sealed string.
     b"collation",
 ];
-
-/// Arguments that any command takes and that hold no document's values.
-fn is_generic(key: &[u8]) -> bool {
-    const GENERIC: &[&[u8]] = &[
-        b"$db",
-        b"$clusterTime",
-        b"$readPreference",
-        b"apiVersion",
-        b"apiStrict",
-        b"apiDeprecationErrors",
-        b"autocommit",
-        b"lsid",
-        b"maxTimeMS",
-        b"maxTimeMSOpOnly",
-        b"readConcern",
-        b"startTransaction",
-        b"stmtId",
-        b"txnNumber",
-        b"writeConcern",
-    ];
-    GENERIC.contains(&key)
-}
-
-fn has_collation(view: &CommandView<'_>) -> Result<bool, Refusal> {
-    let Some(element) = view.get("collation")? else {
-        return Ok(false);
-    };
-    let Some(doc) = element.document().map_err(malformed)? else {
-        return Ok(true);
-    };
-    if doc.is_empty() {
-        return Ok(false);
-    }
-    let locale = doc.get(b"locale").map_err(malformed)?;
-    Ok(locale.and_then(|l| l.text()) != Some("simple"))
-}
 
 /// Whether anything protected is in play: the pipeline's own documents, or a namespace that a stage reads or writes.
 ///

@@ -1,4 +1,4 @@
 //! What the database hands back where an envelope is expected.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fieldveil::crypto::fuzz_envelope(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fieldveil::keys::fuzz_envelope(data));

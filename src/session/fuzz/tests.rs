@@ -1,0 +1,51 @@
+//! That growing reaches what it is there for, and a short run of it with every build.
+
+use super::fuzz_plan_apply;
+use super::grammar::{self, SECRET, Source};
+
+/// Bytes that look random and are the same on every run (xorshift, Marsaglia 2003).
+fn bytes(seed: u64, count: usize) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..count)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x.to_le_bytes()[3]
+        })
+        .collect()
+}
+
+#[test]
+fn grows_every_command_with_protected_values() {
+    let grown: Vec<_> = (0..500)
+        .map(|seed| grammar::command(&mut Source::new(&bytes(seed, 300))))
+        .collect();
+    for name in [
+        "insert",
+        "update",
+        "delete",
+        "find",
+        "findAndModify",
+        "count",
+        "distinct",
+        "aggregate",
+        "explain",
+    ] {
+        assert!(
+            grown
+                .iter()
+                .any(|command| command.contains_key(name) && command.to_string().contains(SECRET)),
+            "no {name} with a protected value"
+        );
+    }
+}
+
+#[test]
+fn keeps_protected_values_in_whatever_command() {
+    for seed in 0..3000 {
+        let mut data = vec![0xff; 4];
+        data.extend(bytes(seed, 300));
+        fuzz_plan_apply(&data);
+    }
+}
