@@ -155,6 +155,7 @@ impl Harness {
             now_us: 0,
             unix_ms: 0,
             audit_ready: true,
+            found: &self.found,
         };
         self.session.abandon(&cx);
     }
