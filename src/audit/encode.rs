@@ -252,16 +252,23 @@ pub(super) fn rfc3339(time_ms: i64) -> String {
     let time_ms = time_ms.clamp(ends.0, ends.1);
     let at =
         OffsetDateTime::from_unix_timestamp(time_ms.div_euclid(1000)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        at.year(),
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute(),
-        at.second(),
-        time_ms.rem_euclid(1000)
-    )
+    let mut out = String::with_capacity(24);
+    // Written digit by digit: one for every line, and formatting machinery costs more than the rest of it.
+    let mut part = |value: u32, width: u32, after: char| {
+        for place in (0..width).rev() {
+            let digit = value / 10_u32.pow(place) % 10;
+            out.push(char::from_digit(digit, 10).unwrap_or('0'));
+        }
+        out.push(after);
+    };
+    part(at.year().unsigned_abs(), 4, '-');
+    part(u8::from(at.month()).into(), 2, '-');
+    part(at.day().into(), 2, 'T');
+    part(at.hour().into(), 2, ':');
+    part(at.minute().into(), 2, ':');
+    part(at.second().into(), 2, '.');
+    part(u32::try_from(time_ms.rem_euclid(1000)).unwrap_or(0), 3, 'Z');
+    out
 }
 
 #[cfg(test)]
