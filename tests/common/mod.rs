@@ -155,7 +155,6 @@ impl Harness {
             now_us: 0,
             unix_ms: 0,
             audit_ready: true,
-            found: &self.found,
         };
         self.session.abandon(&cx);
     }
