@@ -485,6 +485,12 @@ fn refuses_documents_that_read_two_ways_or_bring_ciphertext() {
         &["contacts.phone"],
     );
     refuses(insert(&mut h, doc! { "$nhs": "SECRET" }), &["$nhs"]);
+    refuses(insert(&mut h, doc! { "$min": { "age": 1 } }), &["$min"]);
+    refuses(
+        insert(&mut h, doc! { "address": { "$x.line1": "SECRET" } }),
+        &["$x.line1"],
+    );
+    insert(&mut h, doc! { "": { "age": 1 }, ".age": 1 }).sent();
     let envelope = bson::Binary {
         subtype: bson::spec::BinarySubtype::UserDefined(0x80),
         bytes: vec![1; 40],

@@ -121,6 +121,17 @@ fn refuse_ambiguous(element: &Element<'_>, tree: &Tree) -> Result<(), Refusal> {
     if !key.contains(&b'.') && key.first() != Some(&b'$') {
         return Ok(());
     }
+    // `$name: {…}` beside protected fields reads like an operator on them.
+    let nested = matches!(element.kind, kind::DOCUMENT | kind::ARRAY);
+    if key.first() == Some(&b'$') && (nested || key.contains(&b'.')) {
+        return Err(Refusal::new(
+            Reason::AmbiguousKey,
+            format!(
+                "key '{}' of a stored document reads like an operator; give it a name without the leading $",
+                element.key_text()
+            ),
+        ));
+    }
     let mut components = key.split(|b| *b == b'.');
     let reads_protected = components.find(|c| !is_position(c)).is_some_and(|head| {
         tree.get(head.strip_prefix(b"$").unwrap_or(head))

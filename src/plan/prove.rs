@@ -28,6 +28,8 @@ impl From<Malformed> for Unproved {
 /// Operators whose operand is no value of the field.
 const NOT_VALUES: &[&[u8]] = &[
     b"$exists",
+    // Its constants stand beside the fields that they meet, not below them: the plan tracked them.
+    b"$expr",
     b"$unset",
     b"$size",
     b"$slice",
@@ -105,10 +107,14 @@ fn descend<'a>(mut shape: &'a Shape, key: &[u8]) -> Inside<'a> {
             Shape::Sealed(_) => return Inside::At(shape),
             Shape::Tree(tree) => match tree.get(component) {
                 Some(child) => shape = child,
-                None if component.first() == Some(&b'$') || component.iter().all(u8::is_ascii_digit) => {}
+                None if component.first() == Some(&b'$') || is_number(component) => {}
                 None => return Inside::Plain,
             },
         }
     }
     Inside::At(shape)
+}
+
+fn is_number(component: &[u8]) -> bool {
+    !component.is_empty() && component.iter().all(u8::is_ascii_digit)
 }
