@@ -15,13 +15,18 @@ pub enum Place {
     Filter,
 }
 
-/// The path of a value that is not sealed although it should be.
+/// Why a rewritten command is not proved.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unproved(pub String);
+pub enum Unproved {
+    /// The value at this path is not sealed although it should be.
+    Unsealed(String),
+    /// The command cannot be read to its end, so nothing can be said of it.
+    Unreadable(String),
+}
 
 impl From<Malformed> for Unproved {
     fn from(error: Malformed) -> Self {
-        Self(error.to_string())
+        Self::Unreadable(error.to_string())
     }
 }
 
@@ -49,7 +54,7 @@ pub fn prove(doc: &Doc<'_>, shape: &Shape, place: Place) -> Result<(), Unproved>
 
 fn walk(doc: &Doc<'_>, shape: &Shape, place: Place, depth: usize) -> Result<(), Unproved> {
     if depth > limits::MAX_DEPTH {
-        return Err(Unproved("nesting too deep".to_owned()));
+        return Err(Unproved::Unreadable("it nests deeper than 200 levels".to_owned()));
     }
     for element in doc.elements() {
         let element = element?;
@@ -89,7 +94,7 @@ fn value(element: &Element<'_>, shape: &Shape, place: Place, depth: usize) -> Re
     if sealed {
         Ok(())
     } else {
-        Err(Unproved(rule.path.to_string()))
+        Err(Unproved::Unsealed(rule.path.to_string()))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::event::{CommandEvent, Outcome};
 use crate::limits;
 use crate::plan::Plan;
 use crate::plan::apply::{Applied, ApplyError, Subjects, apply};
+use crate::plan::prove::Unproved;
 use crate::policy::{Reason, Refusal};
 use crate::wire::checksum;
 use crate::wire::error::OpMsgError;
@@ -164,14 +165,14 @@ impl Session {
                 let rewritten = to_server.get_mut(base..).unwrap_or_default();
                 checksum::repair(rewritten).map_err(|_| apply_refusal(&ApplyError::TooLarge))?;
                 if let Some(policy) = &request.policy {
-                    proof::prove_command(rewritten, &policy.shape).map_err(|path| {
-                        Refusal::new(
+                    proof::prove_command(rewritten, &policy.shape).map_err(|why| match why {
+                        Unproved::Unsealed(path) => Refusal::new(
                             Reason::Proof,
-                            format!(
-                                "field '{}' would have left unsealed; please report this as a bug",
-                                path.0
-                            ),
-                        )
+                            format!("field '{path}' would have left unsealed; please report this as a bug"),
+                        ),
+                        Unproved::Unreadable(why) => {
+                            Refusal::new(Reason::Malformed, format!("the command cannot be read: {why}"))
+                        }
                     })?;
                 }
                 Ok(applied)

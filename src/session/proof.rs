@@ -10,7 +10,7 @@ use crate::wire::op_msg::{OpMsg, Section};
 /// # Errors
 /// [`Unproved`] with the path, or with what made the message unreadable.
 pub fn prove_command(frame: &[u8], shape: &Shape) -> Result<(), Unproved> {
-    let message = OpMsg::parse(frame).map_err(|why| Unproved(why.to_string()))?;
+    let message = OpMsg::parse(frame).map_err(|why| Unproved::Unreadable(why.to_string()))?;
     for section in message.sections() {
         match section {
             Section::Body { doc_at, .. } => body(&Doc::at(frame, doc_at)?, shape)?,
