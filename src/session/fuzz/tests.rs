@@ -1,7 +1,9 @@
 //! That growing reaches what it is there for, and a short run of it with every build.
 
-use super::fuzz_plan_apply;
+use bson::doc;
+
 use super::grammar::{self, SECRET, Source};
+use super::{encode, fuzz_plan_apply};
 
 /// Bytes that look random and are the same on every run (xorshift, Marsaglia 2003).
 fn bytes(seed: u64, count: usize) -> Vec<u8> {
@@ -46,6 +48,21 @@ fn keeps_protected_values_in_whatever_command() {
     for seed in 0..3000 {
         let mut data = vec![0xff; 4];
         data.extend(bytes(seed, 300));
+        fuzz_plan_apply(&data);
+    }
+}
+
+/// Found by fuzzing: the planner took the update for a replacement, the proof for operators.
+#[test]
+fn keeps_to_one_reading_of_an_update_whose_operators_stand_behind_a_field() {
+    for update in [
+        doc! { "x": 1, "$min": { "age": 1 } },
+        doc! { "\u{a4}set": { "born": 1 }, "$set": { "nhs": "1" } },
+    ] {
+        let command = doc! { "findAndModify": "p", "query": { "nhs": "1" }, "update": update, "$db": "c" };
+        let frame = encode::command(1, &bson::serialize_to_vec(&command).unwrap()).unwrap();
+        let mut data = u32::try_from(frame.len()).unwrap().to_le_bytes().to_vec();
+        data.extend(frame);
         fuzz_plan_apply(&data);
     }
 }
