@@ -316,6 +316,22 @@ fn assign(
             ),
         ));
     }
+    // Nor does the server take `$name` in a path, the parts of a DBRef apart; `$[x` is neither a position nor a name.
+    if let Some(odd) = field
+        .key
+        .split(|b| *b == b'.')
+        .find(|c| c.first() == Some(&b'$') && !is_position(c) && !matches!(*c, b"$id" | b"$ref" | b"$db"))
+    {
+        return Err(Refusal::new(
+            Reason::Malformed,
+            format!(
+                "{}: '{}' in path '{}' is neither a field name nor a position ($, $[], $[identifier])",
+                operator.key_text(),
+                String::from_utf8_lossy(odd),
+                field.key_text()
+            ),
+        ));
+    }
     let root = Shape::Tree(Arc::clone(tree));
     let target = root.resolve(field.key);
     if operator.key == b"$rename" {
