@@ -109,11 +109,11 @@ pub(super) fn seal(key: &AuditKey, last: Anchor, event: &Event, out: &mut Vec<u8
     let start = out.len();
     let seq = last.seq.saturating_add(1);
     out.extend_from_slice(SEQ);
-    out.extend_from_slice(seq.to_string().as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
     out.push(b',');
     encode::body(event, out);
     out.extend_from_slice(PREV);
-    out.extend_from_slice(hex::encode(last.hash).as_bytes());
+    push_hex(&last.hash, out);
     out.push(b'"');
     let hash: Hash = key
         .mac(LINE_LABEL, out.get(start..).unwrap_or_default())
@@ -121,10 +121,18 @@ pub(super) fn seal(key: &AuditKey, last: Anchor, event: &Event, out: &mut Vec<u8
         .into_bytes()
         .into();
     out.extend_from_slice(HASH.get(1..).unwrap_or_default());
-    out.extend_from_slice(hex::encode(hash).as_bytes());
+    push_hex(&hash, out);
     out.extend_from_slice(END);
     out.push(b'\n');
     Anchor { seq, hash }
+}
+
+fn push_hex(hash: &Hash, out: &mut Vec<u8>) {
+    let mut digits = [0; 64];
+    // Twice as many digits as bytes: it cannot fail.
+    if hex::encode_to_slice(hash, &mut digits).is_ok() {
+        out.extend_from_slice(&digits);
+    }
 }
 
 /// [`seal`] for an event about the log itself.

@@ -3,7 +3,6 @@
 //! Everything outside printable ASCII is escaped: a name from the wire can neither end a line, nor drive a terminal,
 //! nor reorder what a reader sees.
 
-use std::fmt::Display;
 use std::io::Write;
 
 use time::OffsetDateTime;
@@ -31,7 +30,7 @@ pub(super) fn event_of(body: &[u8]) -> Option<&[u8]> {
 }
 
 fn command(event: &CommandEvent, out: &mut Members<'_>) {
-    out.text("time", &rfc3339(event.time_ms));
+    out.time(event.time_ms);
     out.text("event", "command");
     out.number("connection", event.connection);
     out.name("principal", event.principal.as_deref());
@@ -63,7 +62,7 @@ fn command(event: &CommandEvent, out: &mut Members<'_>) {
 }
 
 fn lifecycle(event: &LifecycleEvent, out: &mut Members<'_>) {
-    out.text("time", &rfc3339(event.time_ms));
+    out.time(event.time_ms);
     match &event.what {
         Lifecycle::Started {
             version,
@@ -92,7 +91,7 @@ fn lifecycle(event: &LifecycleEvent, out: &mut Members<'_>) {
             peer,
         } => {
             out.text("event", "authenticated");
-            out.number("connection", connection);
+            out.number("connection", *connection);
             out.name("principal", Some(principal));
             out.text("mechanism", mechanism);
             out.name("peer", Some(peer));
@@ -103,7 +102,7 @@ fn lifecycle(event: &LifecycleEvent, out: &mut Members<'_>) {
             peer,
         } => {
             out.text("event", "authentication_failed");
-            out.number("connection", connection);
+            out.number("connection", *connection);
             out.name("claimed", claimed.as_deref());
             out.name("peer", Some(peer));
         }
@@ -127,20 +126,20 @@ fn lifecycle(event: &LifecycleEvent, out: &mut Members<'_>) {
         Lifecycle::ProviderHealth { provider, up } => {
             out.text("event", "provider_health");
             out.text("provider", provider);
-            out.number("up", up);
+            out.flag("up", *up);
         }
         Lifecycle::LogOpened { continues } => {
             out.text("event", "log_opened");
-            out.number("continues", continues);
+            out.flag("continues", *continues);
         }
         Lifecycle::LogRotated => out.text("event", "log_rotated"),
         Lifecycle::LogRecovered { torn_bytes } => {
             out.text("event", "log_recovered");
-            out.number("torn_bytes", torn_bytes);
+            out.number("torn_bytes", *torn_bytes);
         }
         Lifecycle::EventsLost { count } => {
             out.text("event", "events_lost");
-            out.number("count", count);
+            out.number("count", *count);
         }
     }
 }
@@ -193,10 +192,22 @@ impl Members<'_> {
         });
     }
 
-    /// Integers and booleans: JSON spells both as Rust does.
-    fn number(&mut self, key: &str, value: impl Display) {
+    fn number(&mut self, key: &str, value: impl itoa::Integer) {
         self.key(key);
-        print(self.out, format_args!("{value}"));
+        let mut digits = itoa::Buffer::new();
+        self.out.extend_from_slice(digits.format(value).as_bytes());
+    }
+
+    fn flag(&mut self, key: &str, value: bool) {
+        self.key(key);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    fn time(&mut self, time_ms: i64) {
+        self.key("time");
+        self.out.push(b'"');
+        self.out.extend_from_slice(&rfc3339(time_ms));
+        self.out.push(b'"');
     }
 
     fn list<T>(&mut self, values: impl Iterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
@@ -247,27 +258,26 @@ fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 /// RFC 3339, UTC, milliseconds. A time outside the years 1–9999 is shown as the nearest end of that range.
-pub(super) fn rfc3339(time_ms: i64) -> String {
+pub(super) fn rfc3339(time_ms: i64) -> [u8; 24] {
     let ends = (-62_135_596_800_000, 253_402_300_799_999);
     let time_ms = time_ms.clamp(ends.0, ends.1);
     let at =
         OffsetDateTime::from_unix_timestamp(time_ms.div_euclid(1000)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let mut out = String::with_capacity(24);
+    let mut out = *b"0000-00-00T00:00:00.000Z";
     // Written digit by digit: one for every line, and formatting machinery costs more than the rest of it.
-    let mut part = |value: u32, width: u32, after: char| {
-        for place in (0..width).rev() {
-            let digit = value / 10_u32.pow(place) % 10;
-            out.push(char::from_digit(digit, 10).unwrap_or('0'));
+    let mut part = |from: usize, to: usize, mut value: u32| {
+        for digit in out[from..to].iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
         }
-        out.push(after);
     };
-    part(at.year().unsigned_abs(), 4, '-');
-    part(u8::from(at.month()).into(), 2, '-');
-    part(at.day().into(), 2, 'T');
-    part(at.hour().into(), 2, ':');
-    part(at.minute().into(), 2, ':');
-    part(at.second().into(), 2, '.');
-    part(u32::try_from(time_ms.rem_euclid(1000)).unwrap_or(0), 3, 'Z');
+    part(0, 4, at.year().unsigned_abs());
+    part(5, 7, u8::from(at.month()).into());
+    part(8, 10, at.day().into());
+    part(11, 13, at.hour().into());
+    part(14, 16, at.minute().into());
+    part(17, 19, at.second().into());
+    part(20, 23, u32::try_from(time_ms.rem_euclid(1000)).unwrap_or(0));
     out
 }
 
@@ -288,11 +298,11 @@ mod tests {
 
     #[test]
     fn spells_times_as_rfc_3339() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(1_709_210_096_789), "2024-02-29T12:34:56.789Z");
-        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
-        assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59.999Z");
-        assert_eq!(rfc3339(i64::MIN), "0001-01-01T00:00:00.000Z");
+        assert_eq!(&rfc3339(0), b"1970-01-01T00:00:00.000Z");
+        assert_eq!(&rfc3339(1_709_210_096_789), b"2024-02-29T12:34:56.789Z");
+        assert_eq!(&rfc3339(-1), b"1969-12-31T23:59:59.999Z");
+        assert_eq!(&rfc3339(i64::MAX), b"9999-12-31T23:59:59.999Z");
+        assert_eq!(&rfc3339(i64::MIN), b"0001-01-01T00:00:00.000Z");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One data key: an opaque handle. Owns the expanded ciphers and the budget of random nonces.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::crypto::{Cipher, Header, MATERIAL, OpenError, SealError, Suite, header, kdf};
 use crate::name::KeyId;
@@ -20,7 +20,7 @@ pub const NONCE_BUDGET: u64 = 1 << 32;
 /// restarts, are not here yet.
 pub struct Dek {
     id: KeyId,
-    domain: Box<str>,
+    domain: Arc<str>,
     version: u32,
     material: Secret<[u8; MATERIAL]>,
     ciphers: [OnceLock<Result<Cipher, SealError>>; Suite::ALL.len()],
@@ -47,7 +47,7 @@ impl Dek {
     }
 
     /// The domain it belongs to; empty for none.
-    pub fn domain(&self) -> &str {
+    pub fn domain(&self) -> &Arc<str> {
         &self.domain
     }
 

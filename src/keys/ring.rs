@@ -57,7 +57,7 @@ impl KeyRing {
             for key in &domain.read {
                 ring.by_id.insert(key.id(), Arc::clone(key));
             }
-            ring.domains.insert(domain.write.domain().into(), domain);
+            ring.domains.insert(domain.write.domain().as_ref().into(), domain);
         }
         for key in others {
             ring.by_id.insert(key.id(), key);

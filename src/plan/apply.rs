@@ -341,10 +341,10 @@ impl<'a> Run<'a> {
         if let Some(place) = place {
             let rule = self.rule(place)?;
             // A key without a domain is a CSFLE driver's own; anything else was moved here from another field.
-            if !dek.domain().is_empty() && *dek.domain() != *rule.domain {
+            if !dek.domain().is_empty() && **dek.domain() != *rule.domain {
                 return Err(ApplyError::Moved {
                     path: Arc::clone(&rule.path),
-                    domain: dek.domain().into(),
+                    domain: Arc::clone(dek.domain()),
                 });
             }
         }
@@ -353,12 +353,12 @@ impl<'a> Run<'a> {
             .open(subtype, payload, self.out)
             .map_err(|_| ApplyError::Broken {
                 key: Some(key),
-                domain: Some(dek.domain().into()),
+                domain: Some(Arc::clone(dek.domain())),
             })?;
         self.out[kind_at] = kind;
         self.count_opened(dek);
         if let Some(subjects) = self.subjects
-            && subjects.domain == dek.domain()
+            && *subjects.domain == **dek.domain()
         {
             let pseudonym = subject::pseudonym(subjects.pseudonymizer, kind, &self.out[plain_at..]);
             self.note_subject(pseudonym);
@@ -371,10 +371,10 @@ impl<'a> Run<'a> {
             .applied
             .opened
             .iter_mut()
-            .find(|(domain, _)| **domain == *dek.domain())
+            .find(|(domain, _)| Arc::ptr_eq(domain, dek.domain()) || **domain == **dek.domain())
         {
             Some((_, n)) => *n += 1,
-            None => self.applied.opened.push((dek.domain().into(), 1)),
+            None => self.applied.opened.push((Arc::clone(dek.domain()), 1)),
         }
     }
 

@@ -8,13 +8,36 @@ use prometheus::IntCounter;
 
 use super::shared::Shared;
 use crate::event::{Event, LifecycleEvent};
-use crate::metrics::{Direction, FieldTable, Leg, Metrics};
+use crate::metrics::{Direction, FieldSeries, FieldTable, Leg, Metrics};
+use crate::policy::{CollectionPolicy, FieldRule};
 use crate::session::{Done, Session};
 
 pub(super) struct Observer {
     shared: Arc<Shared>,
-    fields: Arc<FieldTable>,
+    fields: Option<Fields>,
     bytes: [IntCounter; 4],
+}
+
+/// The series of one policy's rules, in their order: a connection mostly stays with one collection.
+struct Fields {
+    policy: Arc<CollectionPolicy>,
+    series: Vec<Option<FieldSeries>>,
+}
+
+impl Fields {
+    fn new(policy: &Arc<CollectionPolicy>, table: &FieldTable) -> Self {
+        let namespace = policy.namespace.as_str();
+        let of = |rule: &Arc<FieldRule>| table.get(namespace, &rule.path).cloned();
+        Self {
+            policy: Arc::clone(policy),
+            series: policy.rules.iter().map(of).collect(),
+        }
+    }
+
+    fn find(&self, is_it: impl FnMut(&Arc<FieldRule>) -> bool) -> Option<&FieldSeries> {
+        let at = self.policy.rules.iter().position(is_it)?;
+        self.series.get(at)?.as_ref()
+    }
 }
 
 impl Observer {
@@ -26,10 +49,9 @@ impl Observer {
             metrics.bytes(Leg::Upstream, Direction::In),
             metrics.bytes(Leg::Upstream, Direction::Out),
         ];
-        let fields = metrics.fields();
         Self {
             shared,
-            fields,
+            fields: None,
             bytes,
         }
     }
@@ -88,24 +110,31 @@ impl Observer {
         self.shared.metrics()
     }
 
-    fn count_fields(&self, done: &Done) {
+    fn count_fields(&mut self, done: &Done) {
         let Some(policy) = &done.policy else { return };
-        let namespace = policy.namespace.as_str();
+        if done.sealed.is_empty() && done.opened.is_empty() && done.plaintext.is_empty() {
+            return;
+        }
+        let known = self
+            .fields
+            .take()
+            .filter(|known| Arc::ptr_eq(&known.policy, policy));
+        let fields = known.unwrap_or_else(|| Fields::new(policy, &self.metrics().fields()));
         for (rule, n) in done.sealed.iter().filter(|(_, n)| *n > 0) {
-            if let Some(series) = self.fields.get(namespace, &rule.path) {
+            if let Some(series) = fields.find(|known| Arc::ptr_eq(known, rule)) {
                 series.sealed.inc_by(u64::from(*n));
             }
         }
         for (domain, n) in &done.opened {
-            let rule = policy.rules.iter().find(|rule| rule.domain == *domain);
-            if let Some(series) = rule.and_then(|rule| self.fields.get(namespace, &rule.path)) {
+            if let Some(series) = fields.find(|known| known.domain == *domain) {
                 series.opened.inc_by(u64::from(*n));
             }
         }
         for (rule, n) in &done.plaintext {
-            if let Some(series) = self.fields.get(namespace, &rule.path) {
+            if let Some(series) = fields.find(|known| Arc::ptr_eq(known, rule)) {
                 series.plaintext_found.inc_by(u64::from(*n));
             }
         }
+        self.fields = Some(fields);
     }
 }

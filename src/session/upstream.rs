@@ -164,20 +164,14 @@ impl Session {
         cx: &Context<'_>,
     ) {
         plan.summary.documents = facts.documents;
-        let (connection, principal, application, peer) = (
-            self.connection,
-            self.principal.clone(),
-            self.application.clone(),
-            self.peer.clone(),
-        );
         let Some(front) = self.pending.front() else { return };
         if front.event.is_none() && !applied.opened.is_empty() {
             let namespace = policy.as_ref().map_or("", |p| p.namespace.as_str());
             let command = front.entry.map_or("other", |e| e.name);
-            let mut event = CommandEvent::new(cx.unix_ms, connection, namespace, command);
-            event.principal = principal;
-            event.application = application;
-            event.peer = peer;
+            let mut event = CommandEvent::new(cx.unix_ms, self.connection, namespace, command);
+            event.principal.clone_from(&self.principal);
+            event.application.clone_from(&self.application);
+            event.peer.clone_from(&self.peer);
             front.event = Some(Box::new(event));
         }
         let Some(event) = front.event.as_mut() else { return };

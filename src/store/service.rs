@@ -238,7 +238,7 @@ impl KeyService {
         self.ask(self.store.health()).await?;
         self.call(self.provider.health()).await?;
         let ring = self.ring();
-        let domains: Vec<&str> = ring.domains().map(|keys| keys.write.domain()).collect();
+        let domains: Vec<&str> = ring.domains().map(|keys| &**keys.write.domain()).collect();
         let ids: Vec<KeyId> = ring.keys().map(|key| key.id()).collect();
         let mut records = self.ask(self.store.by_domains(&domains)).await?;
         records.extend(self.ask(self.store.by_ids(&ids)).await?);
@@ -380,7 +380,7 @@ impl KeyService {
             .map_or(("", 0), |name| (name.domain, name.version));
         if let Some(key) = ring
             .by_id(&record.id)
-            .filter(|key| key.domain() == domain && key.version() == version)
+            .filter(|key| **key.domain() == *domain && key.version() == version)
         {
             return Ok(Arc::clone(key));
         }

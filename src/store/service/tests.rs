@@ -279,7 +279,7 @@ async fn a_drivers_key_is_usable_by_id_with_no_domain() {
     let service = service(&vault, &provider);
     service.resolve(&[], &[KeyId([7; 16])]).await.unwrap();
     let ring = service.ring();
-    assert_eq!(ring.by_id(&KeyId([7; 16])).unwrap().domain(), "");
+    assert_eq!(&**ring.by_id(&KeyId([7; 16])).unwrap().domain(), "");
     assert_eq!(ring.domains().count(), 0);
 }
 
