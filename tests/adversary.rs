@@ -81,6 +81,85 @@ fn rejects_a_database_named_twice() {
 }
 
 #[test]
+fn rejects_a_command_with_a_field_given_twice_on_whatever_namespace() {
+    let secret = doc! { "documents": [{ "nhs": "SECRET" }] };
+    let db = doc! { "$db": "c" };
+    let elsewhere = doc! { "$db": "d" };
+    for (parts, twice) in [
+        // Which of the two would be planned is not which of the two the server would print.
+        (
+            vec![
+                doc! { "insert": "free" },
+                doc! { "insert": "p" },
+                secret.clone(),
+                db.clone(),
+            ],
+            "insert",
+        ),
+        (
+            vec![
+                doc! { "insert": "free" },
+                secret.clone(),
+                secret.clone(),
+                db.clone(),
+            ],
+            "documents",
+        ),
+        (
+            vec![doc! { "insert": "free" }, secret.clone(), secret, elsewhere],
+            "documents",
+        ),
+        (
+            vec![
+                doc! { "getMore": 1_i64 },
+                doc! { "collection": "p" },
+                doc! { "collection": "free" },
+                db.clone(),
+            ],
+            "collection",
+        ),
+        (
+            vec![
+                doc! { "ping": 1 },
+                doc! { "comment": "SECRET" },
+                doc! { "comment": "SECRET" },
+                db.clone(),
+            ],
+            "comment",
+        ),
+        (
+            vec![
+                doc! { "hello": 1 },
+                doc! { "odd name": 1 },
+                doc! { "odd name": 1 },
+                db,
+            ],
+            "stands twice",
+        ),
+    ] {
+        let outcome = send(&raw(&parts));
+        assert!(
+            matches!(&outcome, Outcome::Answered(reply) if reply.get_i32("code").ok() == Some(40413)),
+            "{outcome:?}"
+        );
+        let text = outcome.refused();
+        assert!(text.contains(twice), "'{twice}' is missing in: {text}");
+    }
+}
+
+#[test]
+fn rejects_an_explained_command_with_a_field_given_twice() {
+    let inner = raw(&[
+        doc! { "find": "free" },
+        doc! { "find": "p" },
+        doc! { "filter": { "nhs": "SECRET" } },
+    ]);
+    let mut body = fieldveil::bson::build::Builder::new();
+    body.raw(3, "explain", &inner).string("$db", "c");
+    refuses(send(&body.finish()), "find");
+}
+
+#[test]
 fn rejects_operands_of_a_form_that_the_server_would_print() {
     let mut h = Harness::new(1);
     for operator in ["$and", "$or", "$nor"] {

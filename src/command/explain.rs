@@ -16,6 +16,7 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
             "explain needs a command document",
         ));
     };
+    inner.refuse_repeats()?;
     let Some(entry) = table::find(inner.name) else {
         return Err(Refusal::new(
             Reason::Command,
@@ -52,9 +53,9 @@ pub fn inner<'a>(view: &CommandView<'a>) -> Result<Option<CommandView<'a>>, Refu
     match view.first.document().map_err(crate::plan::draft::malformed)? {
         Some(body) => {
             let inner = CommandView::new(body, Some(view.db), Vec::new())?;
-            Ok(inner.map(|inner| CommandView {
-                collated: view.collated,
-                ..inner
+            Ok(inner.map(|mut inner| {
+                inner.collated = view.collated;
+                inner
             }))
         }
         None => Ok(None),

@@ -8,6 +8,9 @@ use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{Reason, Refusal};
 
+/// The server's code for a field that stands twice in a command (`BSON field … is a duplicate field`).
+const TWICE: i32 = 40413;
+
 /// One parsed command; every offset is absolute in the message.
 pub struct CommandView<'a> {
     /// First key of the body.
@@ -22,6 +25,17 @@ pub struct CommandView<'a> {
     pub sequences: Vec<Sequence<'a>>,
     /// The collection's default collation is other than `simple`: it holds where the command has none of its own.
     pub collated: bool,
+    /// What the body's own fields show at a glance; [`CommandView::refuse_repeats`] answers for it.
+    flaw: Option<Flaw<'a>>,
+}
+
+/// Why a body cannot be planned, found in the one walk that every command gets.
+#[derive(Clone, Copy)]
+enum Flaw<'a> {
+    /// This field stands twice: the server would refuse it, and print it, whichever of the two was meant.
+    Twice(&'a [u8]),
+    /// More than [`limits::MAX_COMMAND_FIELDS`].
+    TooMany,
 }
 
 /// A kind-1 section: an array of the command that stands outside its body.
@@ -56,17 +70,31 @@ impl<'a> CommandView<'a> {
         };
         let mut found = db;
         let mut seen = false;
-        for element in body.elements() {
+        let mut flaw = None;
+        let mut classes = 0_u128;
+        for (n, element) in body.elements().enumerate() {
             let element = element.map_err(malformed)?;
             if element.key == b"$db" {
                 if seen {
-                    return Err(Refusal::new(
-                        Reason::Malformed,
-                        "field '$db' stands twice in the command",
-                    ));
+                    return Err(
+                        Refusal::new(Reason::Malformed, "field '$db' stands twice in the command")
+                            .with_code(TWICE),
+                    );
                 }
                 seen = true;
                 found = element.text();
+            }
+            if flaw.is_none() {
+                let class = class(element.key);
+                // Few fields of a command share a class: looking back is the exception.
+                if n >= limits::MAX_COMMAND_FIELDS {
+                    flaw = Some(Flaw::TooMany);
+                } else if classes & class != 0
+                    && body.elements().flatten().take(n).any(|e| e.key == element.key)
+                {
+                    flaw = Some(Flaw::Twice(element.key));
+                }
+                classes |= class;
             }
         }
         refuse_nameless(name, &first)?;
@@ -77,6 +105,7 @@ impl<'a> CommandView<'a> {
             body,
             sequences,
             collated: false,
+            flaw,
         }))
     }
 
@@ -93,39 +122,34 @@ impl<'a> CommandView<'a> {
         self.body.get(key.as_bytes()).map_err(malformed)
     }
 
-    /// Refuses a field that stands twice in the body, or both in the body and as a sequence.
+    /// Refuses a field that stands twice in the body, or both in the body and as a sequence, on whatever namespace: with
+    /// two names or databases it is open which is meant, and the server prints the whole command where it refuses it.
     ///
     /// # Errors
-    /// A [`Refusal`] with the server's own code 40433.
+    /// A [`Refusal`] with the server's own code.
     pub fn refuse_repeats(&self) -> Result<(), Refusal> {
-        let mut keys: Vec<&[u8]> = Vec::with_capacity(24);
-        for element in self.body.elements() {
-            let element = element.map_err(malformed)?;
-            // Every key is compared with those before it: without a bound one message could take hours.
-            if keys.len() >= limits::MAX_COMMAND_FIELDS {
+        match self.flaw {
+            None => {}
+            Some(Flaw::TooMany) => {
                 return Err(Refusal::new(
                     Reason::Limit,
-                    format!(
-                        "command '{}' has more than {} fields",
-                        self.name,
-                        limits::MAX_COMMAND_FIELDS
-                    ),
+                    format!("the command has more than {} fields", limits::MAX_COMMAND_FIELDS),
                 ));
             }
-            if keys.contains(&element.key) {
+            Some(Flaw::Twice(key)) => {
+                // What the client wrote there could be anything; an ordinary name is worth showing.
+                let key = std::str::from_utf8(key).ok().filter(|key| {
+                    key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'$')
+                });
                 return Err(Refusal::new(
                     Reason::Malformed,
-                    format!(
-                        "field '{}' stands twice in command '{}'",
-                        element.key_text(),
-                        self.name
-                    ),
-                ));
+                    format!("field '{}' stands twice in the command", key.unwrap_or("?")),
+                )
+                .with_code(TWICE));
             }
-            keys.push(element.key);
         }
         for sequence in &self.sequences {
-            if keys.contains(&sequence.identifier.as_bytes()) {
+            if self.get(sequence.identifier)?.is_some() {
                 return Err(Refusal::new(
                     Reason::Malformed,
                     format!(
@@ -164,6 +188,15 @@ impl<'a> CommandView<'a> {
         }
         Ok(())
     }
+}
+
+/// One of 128 classes of keys, as a bit.
+fn class(key: &[u8]) -> u128 {
+    let (first, last) = (
+        key.first().copied().unwrap_or(0),
+        key.last().copied().unwrap_or(0),
+    );
+    1 << ((usize::from(first) + 7 * usize::from(last) + 31 * key.len()) & 127)
 }
 
 /// Refuses a collection that is named by anything but a string: the server takes a symbol for the same name, and a UUID

@@ -7,7 +7,6 @@ use super::refuse::apply_refusal;
 use super::request::{Request, read};
 use super::verdict::decide;
 use super::{Closing, Context, Session, Step, Wanted, proof, refuse};
-use crate::command::CommandView;
 use crate::command::table::{Entry, Verdict};
 use crate::event::{CommandEvent, Outcome};
 use crate::limits;
@@ -82,7 +81,7 @@ impl Session {
                 return Ok(Step::Done);
             }
         };
-        let view = match read(&message) {
+        let mut view = match read(&message) {
             Ok(Some(view)) => view,
             // No `$db`, or an empty body: the server's own code for it.
             Ok(None) => {
@@ -97,7 +96,12 @@ impl Session {
             .policy
             .as_ref()
             .is_some_and(|policy| cx.found.is_collated(&policy.namespace));
-        let view = CommandView { collated, ..view };
+        view.collated = collated;
+        if let Err(refusal) = view.refuse_repeats() {
+            return self
+                .refuse(&request, &refusal, cx, to_client)
+                .map(|()| Step::Done);
+        }
         if let Some(Entry {
             verdict: Verdict::Session,
             ..

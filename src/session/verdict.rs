@@ -18,9 +18,6 @@ pub(super) fn decide(
     let name = request.command;
     match request.entry.map(|entry| entry.verdict) {
         Some(Verdict::Rewrite(planner)) => {
-            if protected {
-                view.refuse_repeats()?;
-            }
             refuse_inside(request, cx)?;
             let subject = request.policy.as_ref().and_then(|p| p.subject.clone());
             let mut draft = Draft::new(view.body.buffer(), cx.ring, subject);

@@ -62,7 +62,6 @@ pub struct PipelineContext<'c> {
 /// # Errors
 /// A [`Refusal`] naming the stage, expression or option, and the field.
 pub fn plan<'a>(view: &CommandView<'a>, draft: &mut Draft<'a>, map: &dyn Policies) -> Result<Shape, Refusal> {
-    view.refuse_repeats()?;
     let start = match view.collection() {
         Some(collection) => map.policy(view.db, collection).map(|policy| policy.shape.clone()),
         None => None,
