@@ -300,7 +300,7 @@ fn filters(out: &mut String) {
 }
 
 fn updates(out: &mut String) {
-    out.push_str("\n## Updates\n\nReplacement documents are sealed like inserted ones. A pipeline update may use `$set`, `$addFields` and `$unset`, on unprotected fields (`$unset` on any) and without reading a protected one.\n\n");
+    out.push_str("\n## Updates\n\nReplacement documents are sealed like inserted ones. A pipeline update is followed stage by stage like any pipeline; in the document that it leaves, each protected path must be as it was, unset, null, a constant (which is sealed), a value that the same rule sealed, or a choice between those by `$cond`, `$switch` or `$ifNull`. Variables of `let` and of a statement's `c` are plain: they cannot be stored in a protected path.\n\n");
     operator_rows(out, UPDATE);
     out.push_str("\nAn operator in no row is refused on a protected path and forwarded on others.\n");
 }

@@ -108,14 +108,26 @@ pub fn has_collation(doc: &Doc<'_>, default: bool) -> Result<bool, Refusal> {
 /// A [`Refusal`] for malformed bytes.
 pub fn variables(doc: &Doc<'_>, collation: bool) -> Result<Variables, Refusal> {
     let mut variables = Variables::with_collation(collation);
-    if let Some(element) = doc.get(b"let").map_err(malformed)?
-        && let Some(names) = element.document().map_err(malformed)?
-    {
-        for name in names.elements() {
-            variables.bind(name.map_err(malformed)?.key, Shape::Plain)?;
-        }
+    if let Some(element) = doc.get(b"let").map_err(malformed)? {
+        bind_plain(&mut variables, &element)?;
     }
     Ok(variables)
+}
+
+/// Binds the variables that a document of constants names. None of them may bring ciphertext: it could be stored.
+///
+/// # Errors
+/// A [`Refusal`] naming the variable.
+pub fn bind_plain(variables: &mut Variables, element: &Element<'_>) -> Result<(), Refusal> {
+    let Some(names) = element.document().map_err(malformed)? else {
+        return Ok(());
+    };
+    for name in names.elements() {
+        let name = name.map_err(malformed)?;
+        super::document::refuse_ciphertext(&name)?;
+        variables.bind(name.key, Shape::Plain)?;
+    }
+    Ok(())
 }
 
 /// Refuses a sort (or index bounds) by anything protected.

@@ -1,13 +1,14 @@
 //! `update`: each statement's query, update and array filters.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::expression::Variables;
 use super::filter::{self, Around, Widened};
-use super::options::{has_collation, pass, refuse_order, variables};
+use super::options::{bind_plain, has_collation, pass, refuse_order, variables};
 use super::update_ops;
 use super::{CommandView, Scope};
-use crate::bson::Doc;
+use crate::bson::{Doc, kind};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{Reason, Refusal, Shape, Tree};
@@ -39,6 +40,7 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
             } else {
                 &simple
             };
+            let variables = &*constants(&statement, variables)?;
             let region = draft.open_doc(&statement);
             let parts = Parts::read(draft, &statement, &names, &tree, variables, view.collated)?;
             for element in statement.elements() {
@@ -49,7 +51,7 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                 match element.key {
                     b"upsert" | b"multi" | b"collation" | b"hint" => {}
                     b"sort" => refuse_order(&element, &Shape::Tree(Arc::clone(&tree)))?,
-                    // Constants of a pipeline update: values that could reach a protected path unsealed.
+                    b"c" => {}
                     _ => {
                         return Err(Refusal::new(
                             Reason::Option,
@@ -66,6 +68,24 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
         }),
         _ => pass(draft, view, field, OWN),
     })
+}
+
+/// The variables in scope of one statement: `let`, and the constants `c` of a pipeline update. They are plain: one that
+/// would reach a protected path is refused there.
+fn constants<'v>(statement: &Doc<'_>, variables: &'v Variables) -> Result<Cow<'v, Variables>, Refusal> {
+    let Some(element) = statement.get(b"c").map_err(malformed)? else {
+        return Ok(Cow::Borrowed(variables));
+    };
+    let update = statement.get(b"u").map_err(malformed)?;
+    if update.is_none_or(|update| update.kind != kind::ARRAY) {
+        return Err(Refusal::new(
+            Reason::Option,
+            "argument 'c' of an update belongs to a pipeline; leave it out",
+        ));
+    }
+    let mut all = variables.clone();
+    bind_plain(&mut all, &element)?;
+    Ok(Cow::Owned(all))
 }
 
 /// What the filter and the update are called: they differ between `update` and `findAndModify`.
@@ -138,7 +158,7 @@ impl Parts {
                 filter::plan(draft, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
             }
             Some(_) if element.key == names.update => {
-                update_ops::plan(draft, element, tree, self.widened.take(), self.collation)?;
+                update_ops::plan(draft, element, tree, self.widened.take(), variables)?;
             }
             Some(_) if element.key == b"arrayFilters" => {
                 update_ops::array_filters(draft, element, &self.identifiers, self.collation)?;

@@ -7,10 +7,11 @@ mod refuse;
 use std::sync::Arc;
 
 use arrays::{pull, pull_all, push};
-use refuse::{below, pipeline_touches, refused, refused_above, upsert_in_two_forms};
+use refuse::{below, refused, refused_above, upsert_in_two_forms};
 
+use super::aggregate;
 use super::document::{seal_document, seal_value, shape_of};
-use super::expression::{self, Variables};
+use super::expression::Variables;
 use super::filter::{self, Around, Widened};
 use crate::bson::{Doc, Element, kind};
 use crate::plan::Draft;
@@ -59,7 +60,7 @@ enum Form<'a> {
 }
 
 /// Plans the update that `element` holds. `widened` are the equalities of the filter that an upsert can no longer take
-/// its fields from.
+/// its fields from; `variables` are those of `let` and `c`, and say whether strings are compared under a collation.
 ///
 /// # Errors
 /// A [`Refusal`] naming the operator and the field.
@@ -68,12 +69,17 @@ pub fn plan(
     element: &Element<'_>,
     tree: &Arc<Tree>,
     widened: Vec<Widened>,
-    collation: bool,
+    variables: &Variables,
 ) -> Result<(), Refusal> {
     match form(element)? {
-        Form::Pipeline(stages) => pipeline(draft, &stages, tree, &widened),
+        Form::Pipeline(stages) => {
+            if let Some(first) = widened.first() {
+                return Err(upsert_in_two_forms(&first.rule));
+            }
+            aggregate::update(draft, &stages, &Shape::Tree(Arc::clone(tree)), variables)
+        }
         Form::Replacement(doc) => seal_document(draft, &doc, tree),
-        Form::Operators(doc) => operators(draft, &doc, tree, widened, collation),
+        Form::Operators(doc) => operators(draft, &doc, tree, widened, variables.collation()),
     }
 }
 
@@ -165,50 +171,6 @@ fn form<'a>(element: &Element<'a>) -> Result<Form<'a>, Refusal> {
     } else {
         Form::Replacement(doc)
     })
-}
-
-/// A pipeline update: allowed where no stage reads or assigns anything protected.
-fn pipeline(
-    draft: &mut Draft<'_>,
-    stages: &Doc<'_>,
-    tree: &Arc<Tree>,
-    widened: &[Widened],
-) -> Result<(), Refusal> {
-    if let Some(first) = widened.first() {
-        return Err(upsert_in_two_forms(&first.rule));
-    }
-    let root = Shape::Tree(Arc::clone(tree));
-    for stage in stages.elements() {
-        let Some(stage) = stage.map_err(malformed)?.document().map_err(malformed)? else {
-            continue;
-        };
-        for operator in stage.elements() {
-            let operator = operator.map_err(malformed)?;
-            match operator.key {
-                b"$set" | b"$addFields" | b"$unset" => {}
-                _ => return Err(pipeline_touches(&operator.key_text(), "the document as a whole")),
-            }
-            if operator.key == b"$unset" {
-                // Removing a field needs no look at its value.
-                continue;
-            }
-            let Some(fields) = operator.document().map_err(malformed)? else {
-                continue;
-            };
-            for field in fields.elements() {
-                let field = field.map_err(malformed)?;
-                if !matches!(root.resolve(field.key), Target::Plain) {
-                    return Err(pipeline_touches(&operator.key_text(), &field.key_text()));
-                }
-                let before = draft.edits();
-                let yields = expression::plan(draft, &field, &root, &Variables::default())?;
-                if !yields.is_plain() || draft.edits() != before {
-                    return Err(pipeline_touches(&operator.key_text(), &field.key_text()));
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn operators(

@@ -52,6 +52,48 @@ pub fn prove(doc: &Doc<'_>, shape: &Shape, place: Place) -> Result<(), Unproved>
     walk(doc, shape, place, 0)
 }
 
+/// Walks an update that is a pipeline: what its stages assign to a protected path as a constant is an envelope or null.
+/// Expressions are left to the plan, which followed them.
+///
+/// # Errors
+/// As [`prove`].
+pub fn prove_pipeline(pipeline: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
+    for stage in pipeline.elements() {
+        let Some(stage) = stage?.document()? else { continue };
+        for operator in stage.elements() {
+            let operator = operator?;
+            if let (b"$set" | b"$addFields" | b"$replaceWith", Some(doc)) =
+                (operator.key, operator.document()?)
+            {
+                assigned(&doc, shape, 0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn assigned(doc: &Doc<'_>, shape: &Shape, depth: usize) -> Result<(), Unproved> {
+    if depth > limits::MAX_DEPTH {
+        return Err(Unproved::Unreadable("it nests deeper than 200 levels".to_owned()));
+    }
+    for element in doc.elements() {
+        let element = element?;
+        match (element.key, descend(shape, element.key)) {
+            (b"$literal" | b"$const", Inside::At(shape)) => value(&element, shape, Place::Stored, depth)?,
+            // An operator: what it yields depends on the documents.
+            (key, _) if key.first() == Some(&b'$') => {}
+            (_, Inside::Plain) => {}
+            (_, Inside::At(shape)) => match element.document()? {
+                Some(inner) => assigned(&inner, shape, depth + 1)?,
+                // A path or a variable.
+                None if element.text().is_some_and(|text| text.starts_with('$')) => {}
+                None => value(&element, shape, Place::Stored, depth)?,
+            },
+        }
+    }
+    Ok(())
+}
+
 fn walk(doc: &Doc<'_>, shape: &Shape, place: Place, depth: usize) -> Result<(), Unproved> {
     if depth > limits::MAX_DEPTH {
         return Err(Unproved::Unreadable("it nests deeper than 200 levels".to_owned()));

@@ -1,7 +1,7 @@
 //! Where the documents and filters of a rewritten command stand, for the proof after it.
 
-use crate::bson::Doc;
-use crate::plan::prove::{Place, Unproved, prove};
+use crate::bson::{Doc, Element, kind};
+use crate::plan::prove::{Place, Unproved, prove, prove_pipeline};
 use crate::policy::Shape;
 use crate::wire::op_msg::{OpMsg, Section};
 
@@ -30,7 +30,7 @@ fn body(body: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
         let Some(doc) = element.document()? else { continue };
         match element.key {
             b"filter" | b"query" => prove(&doc, shape, Place::Filter)?,
-            b"update" => prove(&doc, shape, Place::Stored)?,
+            b"update" => update(&element, &doc, shape)?,
             b"explain" => self::body(&doc, shape)?,
             b"pipeline" => leading_matches(&doc, shape)?,
             b"documents" | b"updates" | b"deletes" => {
@@ -57,11 +57,19 @@ fn item(array: &[u8], doc: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
         };
         match element.key {
             b"q" => prove(&inner, shape, Place::Filter)?,
-            b"u" => prove(&inner, shape, Place::Stored)?,
+            b"u" => update(&element, &inner, shape)?,
             _ => {}
         }
     }
     Ok(())
+}
+
+fn update(element: &Element<'_>, doc: &Doc<'_>, shape: &Shape) -> Result<(), Unproved> {
+    if element.kind == kind::ARRAY {
+        prove_pipeline(doc, shape)
+    } else {
+        prove(doc, shape, Place::Stored)
+    }
 }
 
 /// Stages after the first that is no `$match` may rename paths; what they hold was tracked while planning.

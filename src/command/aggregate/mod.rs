@@ -12,6 +12,7 @@ mod reshape;
 mod scan;
 pub mod stages;
 mod target;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{CollectionPolicy, FieldMap, Reason, Refusal, Shape, Tree};
 use stages::Kind;
+pub use update::update;
 
 /// Most stages of one pipeline: the server's own `internalPipelineLengthLimit`.
 const MAX_STAGES: usize = 1000;
@@ -165,6 +167,7 @@ pub fn pipeline(
         draft,
         edits: &mut list,
         ctx,
+        stored: None,
     };
     let flow = planner.stages(array, Flow::open(start), &ctx.variables, 1)?;
     edits::record_in(draft, array, list)?;
@@ -223,6 +226,8 @@ struct Planner<'x, 'd, 'a, 'c> {
     draft: &'x mut Draft<'d>,
     edits: &'x mut Vec<Edit<'a>>,
     ctx: &'x PipelineContext<'c>,
+    /// The rules that hold where the documents of this pipeline are stored, while it is an update.
+    stored: Option<Shape>,
 }
 
 impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
@@ -328,6 +333,21 @@ impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
     /// Expressions over documents of this shape.
     fn at<'s>(&'s mut self, shape: &Shape, variables: &'s Variables) -> Analyser<'s, 'd, 'a> {
         Analyser::new(self.draft, self.edits, shape, variables)
+    }
+
+    /// What an expression assigned to a path yields. In an update it is stored there, and its constants are sealed.
+    fn assigned(
+        &mut self,
+        path: &[u8],
+        element: &Element<'a>,
+        shape: &Shape,
+        variables: &Variables,
+    ) -> Result<Shape, Refusal> {
+        let place = match &self.stored {
+            Some(rules) => super::document::shape_of(&rules.resolve(path)),
+            None => Shape::Plain,
+        };
+        self.at(shape, variables).stored(element, &place)
     }
 
     /// A filter over documents of this shape, planned once everything is recorded.

@@ -2,9 +2,10 @@
 
 use super::{Flow, Planner};
 use crate::bson::{Element, kind};
+use crate::command::document::shape_of;
 use crate::command::expression::{Variables, children, misformed, shapes, string};
 use crate::limits;
-use crate::policy::{Reason, Refusal, Shape, Tree};
+use crate::policy::{Reason, Refusal, Shape, Target, Tree};
 
 /// One field of a projection, by its whole dotted path.
 struct Leaf<'a> {
@@ -38,7 +39,7 @@ impl<'a> Planner<'_, '_, 'a, '_> {
             .all(|leaf| leaf.flag() == Some(false))
             && leaves.iter().any(|leaf| leaf.flag() == Some(false));
         if excludes {
-            return exclude(
+            return self.exclude(
                 flow,
                 leaves
                     .iter()
@@ -60,7 +61,7 @@ impl<'a> Planner<'_, '_, 'a, '_> {
                 Some(false) => return Err(misformed("$project")),
                 None => {
                     parent_is_open(from, &leaf.path)?;
-                    let yielded = self.at(&shape, variables).expression(&leaf.element)?;
+                    let yielded = self.assigned(&leaf.path, &leaf.element, &shape, variables)?;
                     shapes::set_path(&mut to, &leaf.path, yielded)?;
                 }
             }
@@ -80,7 +81,7 @@ impl<'a> Planner<'_, '_, 'a, '_> {
         known(name, &flow)?;
         for leaf in &leaves {
             let empty = leaf.element.kind == kind::DOCUMENT && children(&leaf.element)?.is_empty();
-            if empty && !matches!(shape.resolve(&leaf.path), crate::policy::Target::Plain) {
+            if empty && !matches!(shape.resolve(&leaf.path), Target::Plain) {
                 return Err(Refusal::new(
                     Reason::Stage,
                     format!(
@@ -89,7 +90,7 @@ impl<'a> Planner<'_, '_, 'a, '_> {
                     ),
                 ));
             }
-            let yielded = self.at(&shape, variables).expression(&leaf.element)?;
+            let yielded = self.assigned(&leaf.path, &leaf.element, &shape, variables)?;
             flow.set(&leaf.path, yielded)?;
         }
         Ok(flow)
@@ -104,17 +105,25 @@ impl<'a> Planner<'_, '_, 'a, '_> {
         if paths.iter().any(|path| path.kind != kind::STRING) {
             return Err(misformed("$unset"));
         }
-        exclude(flow, paths.iter().map(string))
+        self.exclude(flow, paths.iter().map(string))
     }
-}
 
-fn exclude<'p>(mut flow: Flow, paths: impl Iterator<Item = &'p [u8]>) -> Result<Flow, Refusal> {
-    if let Some(tree) = &mut flow.tree {
+    fn exclude<'p>(&self, mut flow: Flow, paths: impl Iterator<Item = &'p [u8]>) -> Result<Flow, Refusal> {
+        let Some(tree) = &mut flow.tree else {
+            return Ok(flow);
+        };
         for path in paths {
             shapes::remove_path(tree, path)?;
+            // What is missing fits any rule of the place that it is stored in.
+            if let Some(rules) = &self.stored {
+                match rules.resolve(path) {
+                    Target::Plain => {}
+                    there => shapes::set_path(tree, path, shape_of(&there))?,
+                }
+            }
         }
+        Ok(flow)
     }
-    Ok(flow)
 }
 
 /// The fields of documents that a stage picks from by name.

@@ -80,7 +80,8 @@ impl<'a> Planner<'_, '_, 'a, '_> {
         let shape = flow.shape();
         let fields = children(root)?;
         let is_object = root.kind == kind::DOCUMENT && !fields.iter().any(|f| f.key.first() == Some(&b'$'));
-        let yielded = self.at(&shape, variables).expression(root)?;
+        let place = self.stored.clone().unwrap_or(Shape::Plain);
+        let yielded = self.at(&shape, variables).stored(root, &place)?;
         if let Shape::Sealed(_) = &yielded {
             return Err(not_plain(name, &yielded));
         }

@@ -1,5 +1,6 @@
-//! `$out` and `$merge`: documents are stored in another collection, whose rules must agree with what they hold, path
-//! by path. No sealed value leaves to an unprotected path, and no plain one enters a protected path.
+//! What a pipeline stores: by `$out` and `$merge` in another collection, or as an update in its own. The rules of that
+//! collection must agree with what its documents will hold, path by path. No sealed value leaves to an unprotected path,
+//! and no plain one enters a protected path.
 
 use super::scan::{self, array_of};
 use super::{Flow, Planner, reshape};
@@ -63,41 +64,65 @@ impl<'a> Planner<'_, '_, 'a, '_> {
         }
         let array = array_of(name, pipeline)?;
         for item in children(pipeline)? {
-            use super::stages::Kind;
-            let update = scan::stage_of(&item)?;
-            if !matches!(
-                scan::kind_of(&update)?,
-                Kind::AddFields | Kind::Project | Kind::Unset | Kind::ReplaceRoot | Kind::ReplaceWith
-            ) {
+            if !super::update::is_update(scan::kind_of(&scan::stage_of(&item)?)?) {
                 return Err(misformed(name));
             }
         }
-        let updated = self.stages(&array, Flow::open(shape.clone()), &inner, depth + 1)?;
-        agree(name, &target.name, &updated, &shape)?;
+        // What the update assigns is stored there: its constants are sealed by the target's rules.
+        let before = self.stored.replace(shape.clone());
+        let updated = self.stages(&array, Flow::open(shape.clone()), &inner, depth + 1);
+        self.stored = before;
+        agree(name, &target.name, &updated?, &shape)?;
         Ok(flow)
     }
 }
 
 /// Whether documents of this flow may be stored under these rules.
 fn agree(name: &str, target: &str, flow: &Flow, rules: &Shape) -> Result<(), Refusal> {
-    let into = Into { name, target };
-    let none = Tree::default();
-    let rules = match rules {
-        Shape::Tree(tree) => tree,
-        _ => &none,
-    };
-    match &flow.tree {
-        Some(tree) => into.fields(tree, flow.closed, rules, &[]),
-        None => Err(into.unknown(b"(the whole document)")),
+    Into {
+        what: &format!("stage {name}"),
+        target,
+        reason: Reason::Stage,
+        way: "list the fields with $project so that it is left out, or write through the application",
     }
+    .all(flow, rules)
+}
+
+/// Whether documents of this flow may take the place of those that an update finds in `target`.
+pub(super) fn agree_in_place(target: &str, flow: &Flow, rules: &Shape) -> Result<(), Refusal> {
+    Into {
+        what: "pipeline update",
+        target,
+        reason: Reason::PipelineUpdate,
+        way: "assign it a constant or its own value (also by $cond, $switch, $ifNull), $unset it, or use update operators in an update of its own",
+    }
+    .all(flow, rules)
 }
 
 struct Into<'n> {
-    name: &'n str,
+    /// What stores, for messages.
+    what: &'n str,
+    /// Where.
     target: &'n str,
+    /// Why a plain value at a protected path is refused.
+    reason: Reason,
+    /// The way out of that.
+    way: &'n str,
 }
 
 impl Into<'_> {
+    fn all(&self, flow: &Flow, rules: &Shape) -> Result<(), Refusal> {
+        let none = Tree::default();
+        let rules = match rules {
+            Shape::Tree(tree) => tree,
+            _ => &none,
+        };
+        match &flow.tree {
+            Some(tree) => self.fields(tree, flow.closed, rules, &[]),
+            None => Err(self.unknown(b"(the whole document)")),
+        }
+    }
+
     fn fields(&self, source: &Tree, closed: bool, rules: &Tree, prefix: &[u8]) -> Result<(), Refusal> {
         if source.rest() == Rest::Unknown {
             return Err(self.unknown(prefix));
@@ -125,38 +150,39 @@ impl Into<'_> {
                     return Err(Refusal::new(
                         Reason::Rotation,
                         format!(
-                            "stage {}: field '{}' is still migrating and may hold plaintext, which '{}' does not allow; finish the migration first",
-                            self.name, a.path, self.target
+                            "{}: field '{}' is still migrating and may hold plaintext, which '{}' does not allow; finish the migration first",
+                            self.what, a.path, self.target
                         ),
                     ));
                 }
                 Ok(())
             }
             (Shape::Sealed(a), Shape::Sealed(b)) => Err(Refusal::new(
-                Reason::Stage,
+                self.reason,
                 format!(
-                    "stage {}: field '{}' would be stored in '{}' of '{}', whose rule differs; give both the same domain, mode, type and algorithm in the field map",
-                    self.name, a.path, b.path, self.target
+                    "{}: field '{}' would be stored in '{}' of '{}', whose rule differs; give both the same domain, mode, type and algorithm in the field map",
+                    self.what, a.path, b.path, self.target
                 ),
             )),
             (Shape::Tree(source), Shape::Tree(stored)) => self.fields(source, false, stored, path),
             (Shape::Tree(source), Shape::Plain) => self.fields(source, false, &Tree::default(), path),
             (Shape::Plain, Shape::Tree(stored)) => self.fields(&Tree::default(), false, stored, path),
             (Shape::Plain, stored) | (Shape::Tree(_), stored @ Shape::Sealed(_)) => Err(Refusal::new(
-                Reason::Stage,
+                self.reason,
                 format!(
-                    "stage {}: path '{}' may hold plain values, but field '{}' of '{}' is protected; list the fields with $project so that it is left out, or write through the application",
-                    self.name,
+                    "{}: path '{}' may hold plain values, but field '{}' of '{}' is protected; {}",
+                    self.what,
                     String::from_utf8_lossy(path),
                     protected_path(stored).unwrap_or_else(|| "…".into()),
-                    self.target
+                    self.target,
+                    self.way
                 ),
             )),
             (Shape::Sealed(rule), _) => Err(Refusal::new(
-                Reason::Stage,
+                self.reason,
                 format!(
-                    "stage {}: field '{}' is sealed, but path '{}' of '{}' is not protected; give it the same rule in the field map, or leave the field out with $unset",
-                    self.name,
+                    "{}: field '{}' is sealed, but path '{}' of '{}' is not protected; give it the same rule in the field map, or leave the field out with $unset",
+                    self.what,
                     rule.path,
                     String::from_utf8_lossy(path),
                     self.target
@@ -169,8 +195,8 @@ impl Into<'_> {
         Refusal::new(
             Reason::UnknownShape,
             format!(
-                "stage {}: it cannot be told whether path '{}' holds protected values, so it cannot be stored in '{}'; leave it out with $unset, or list the fields with $project",
-                self.name,
+                "{}: it cannot be told whether path '{}' holds protected values, so it cannot be stored in '{}'; leave it out with $unset, or list the fields with $project",
+                self.what,
                 String::from_utf8_lossy(path),
                 self.target
             ),

@@ -11,6 +11,7 @@ mod equality;
 mod objects;
 pub mod operators;
 pub mod shapes;
+mod store;
 mod variables;
 mod yields;
 

@@ -18,7 +18,12 @@ impl<'a> Analyser<'_, '_, 'a> {
             if operand.kind == kind::DOCUMENT && !fields.iter().any(is_operator) {
                 for field in fields {
                     let yielded = self.eval(&field, depth + 2)?;
-                    merged.field(&field, yielded)?;
+                    // A missing value leaves the earlier one; only a constant is sure to be there.
+                    let is_there = match &yielded {
+                        Yield::Literal(list) => !list.is_empty() || field.kind == kind::NULL,
+                        Yield::Of(_) => false,
+                    };
+                    merged.field(field.key, yielded.into_shape(), is_there)?;
                 }
                 continue;
             }
@@ -133,30 +138,26 @@ impl<'a> Analyser<'_, '_, 'a> {
 
 /// Documents merged so far.
 #[derive(Default)]
-struct Merged {
-    tree: Tree,
+pub(super) struct Merged {
+    pub(super) tree: Tree,
     /// A document with fields that nobody listed has been merged.
     open: bool,
 }
 
 impl Merged {
-    fn field(&mut self, field: &Element<'_>, yielded: Yield<'_>) -> Result<(), Refusal> {
-        // A missing value leaves the earlier one; only a constant is sure to be there.
-        let replaces = match &yielded {
-            Yield::Literal(list) => !list.is_empty() || field.kind == kind::NULL,
-            Yield::Of(_) => false,
-        };
-        let is_new = !self.open && self.tree.get(field.key).is_none();
-        let shape = yielded.into_shape();
-        let shape = if replaces || is_new {
+    /// One more field; a value that is not there for certain leaves what an earlier document had.
+    pub(super) fn field(&mut self, key: &[u8], shape: Shape, is_there: bool) -> Result<(), Refusal> {
+        let is_new = !self.open && self.tree.get(key).is_none();
+        let shape = if is_there || is_new {
             shape
         } else {
-            merge(&self.tree.child(field.key), &shape)
+            merge(&self.tree.child(key), &shape)
         };
-        shapes::list(&mut self.tree, field.key, shape)
+        shapes::list(&mut self.tree, key, shape)
     }
 
-    fn document(&mut self, other: &Tree) -> Result<(), Refusal> {
+    /// All fields of one more document.
+    pub(super) fn document(&mut self, other: &Tree) -> Result<(), Refusal> {
         let rest = if self.tree.rest() == Rest::Unknown || other.rest() == Rest::Unknown {
             Rest::Unknown
         } else {

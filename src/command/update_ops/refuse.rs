@@ -53,15 +53,6 @@ pub(super) fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRul
     .about(rule)
 }
 
-pub(super) fn pipeline_touches(stage: &str, path: &str) -> Refusal {
-    Refusal::new(
-        Reason::PipelineUpdate,
-        format!(
-            "pipeline update: {stage} touches protected field '{path}'; use update operators ($set, $unset, …) for protected fields"
-        ),
-    )
-}
-
 pub(super) fn upsert_in_two_forms(rule: &FieldRule) -> Refusal {
     Refusal::new(
         Reason::Rotation,
