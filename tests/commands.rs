@@ -9,6 +9,8 @@
 
 mod common;
 
+#[path = "cases/bulk_write.rs"]
+mod bulk_write;
 #[path = "cases/pipeline_updates.rs"]
 mod pipeline_updates;
 

@@ -23,8 +23,10 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
             "explain of this command is not supported on a protected collection",
         ));
     };
-    // An explained explain would be planned without the policy of what it explains.
-    let (false, table::Verdict::Rewrite(plan)) = (entry.name == "explain", entry.verdict) else {
+    // An explained explain would be planned without the policy of what it explains; a bulkWrite has several.
+    let (false, table::Verdict::Rewrite(plan)) =
+        (matches!(entry.name, "explain" | "bulkWrite"), entry.verdict)
+    else {
         return Err(Refusal::new(
             Reason::Command,
             format!(

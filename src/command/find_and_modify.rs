@@ -29,6 +29,8 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     let names = Names {
         filter: b"query",
         update: b"update",
+        // It has none: the argument is refused.
+        constants: b"c",
     };
     let parts = Parts::read(draft, &view.body, &names, &tree, &variables, view.collated)?;
     view.each_field(draft, |draft, field| {

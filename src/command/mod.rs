@@ -2,6 +2,7 @@
 //! Everything here is pure: bytes and rules in, a plan or a refusal out.
 
 pub mod aggregate;
+pub mod bulk_write;
 pub mod count;
 pub mod create_indexes;
 pub mod delete;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 pub use view::CommandView;
 
-use crate::policy::{CollectionPolicy, FieldMap, Refusal, Shape, Tree};
+use crate::policy::{CollectionPolicy, FieldMap, Found, Refusal, Shape, Tree};
 
 /// What a command works on: the field map, and the policy of the namespace it names.
 #[derive(Clone, Copy)]
@@ -38,6 +39,8 @@ pub struct Scope<'m> {
     pub map: &'m FieldMap,
     /// The policy of the command's own namespace; `None` where nothing in it is protected.
     pub policy: Option<&'m CollectionPolicy>,
+    /// What is known of the server's own collections.
+    pub found: &'m Found,
 }
 
 impl<'m> Scope<'m> {

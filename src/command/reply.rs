@@ -40,6 +40,7 @@ pub struct Reading<'m> {
 /// A [`Refusal`] for malformed bytes.
 pub fn facts(body: &Doc<'_>) -> Result<Facts, Refusal> {
     let mut facts = Facts::default();
+    let mut bulk = false;
     for element in body.elements() {
         let element = element.map_err(malformed)?;
         match element.key {
@@ -48,6 +49,7 @@ pub fn facts(body: &Doc<'_>) -> Result<Facts, Refusal> {
             b"done" => facts.done = element.truthy(),
             b"value" if element.kind == kind::DOCUMENT => facts.documents = 1,
             b"cursor" => facts.documents = batch_length(&element)?,
+            b"nErrors" => bulk = true,
             b"writeErrors" => {
                 let first = element
                     .document()
@@ -65,7 +67,38 @@ pub fn facts(body: &Doc<'_>) -> Result<Facts, Refusal> {
             _ => {}
         }
     }
+    if bulk {
+        // What a bulkWrite's cursor holds are the fates of its operations, no documents.
+        facts.documents = 0;
+        facts.code = facts.code.or(first_failure(body)?);
+    }
     Ok(facts)
+}
+
+fn inside<'a>(doc: &Doc<'a>, key: &[u8]) -> Result<Option<Doc<'a>>, Refusal> {
+    match doc.get(key).map_err(malformed)? {
+        Some(element) => element.document().map_err(malformed),
+        None => Ok(None),
+    }
+}
+
+/// The code of the first operation that failed, in the first batch of a `bulkWrite`.
+fn first_failure(body: &Doc<'_>) -> Result<Option<i32>, Refusal> {
+    let Some(cursor) = inside(body, b"cursor")? else {
+        return Ok(None);
+    };
+    let Some(batch) = inside(&cursor, b"firstBatch")? else {
+        return Ok(None);
+    };
+    for item in batch.elements() {
+        let Some(fate) = item.map_err(malformed)?.document().map_err(malformed)? else {
+            continue;
+        };
+        if let Some(code) = fate.get(b"code").map_err(malformed)? {
+            return Ok(code.integer().and_then(|code| i32::try_from(code).ok()));
+        }
+    }
+    Ok(None)
 }
 
 /// Plans a reply's body.

@@ -102,6 +102,12 @@ pub const COMMANDS: &[Entry] = &[
         "each stage and expression tracked; see the stage table",
     ),
     rewrite(
+        "bulkWrite",
+        super::bulk_write::plan,
+        Reply::Status,
+        "each operation planned as insert, update or delete under the rules of its namespace",
+    ),
+    rewrite(
         "count",
         super::count::plan,
         Reply::Status,
@@ -297,10 +303,6 @@ pub const COMMANDS: &[Entry] = &[
     unprotected("shardCollection", "a sealed shard key could never be rotated"),
     unprotected("reshardCollection", "a sealed shard key could never be rotated"),
     refuse("applyOps", "would write past the field map"),
-    refuse(
-        "bulkWrite",
-        "not supported yet; use a collection's own bulk write",
-    ),
     refuse("currentOp", "shows other clients' commands"),
     refuse("eval", "code cannot be analysed"),
     refuse("$eval", "code cannot be analysed"),

@@ -34,13 +34,14 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
             let names = Names {
                 filter: b"q",
                 update: b"u",
+                constants: b"c",
             };
             let variables = if has_collation(&statement, view.collated)? {
                 &collated
             } else {
                 &simple
             };
-            let variables = &*constants(&statement, variables)?;
+            let variables = &*constants(&statement, &names, variables)?;
             let region = draft.open_doc(&statement);
             let parts = Parts::read(draft, &statement, &names, &tree, variables, view.collated)?;
             for element in statement.elements() {
@@ -70,17 +71,24 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     })
 }
 
-/// The variables in scope of one statement: `let`, and the constants `c` of a pipeline update. They are plain: one that
+/// The variables in scope of one statement: `let`, and the constants of a pipeline update. They are plain: one that
 /// would reach a protected path is refused there.
-fn constants<'v>(statement: &Doc<'_>, variables: &'v Variables) -> Result<Cow<'v, Variables>, Refusal> {
-    let Some(element) = statement.get(b"c").map_err(malformed)? else {
+pub(super) fn constants<'v>(
+    statement: &Doc<'_>,
+    names: &Names,
+    variables: &'v Variables,
+) -> Result<Cow<'v, Variables>, Refusal> {
+    let Some(element) = statement.get(names.constants).map_err(malformed)? else {
         return Ok(Cow::Borrowed(variables));
     };
-    let update = statement.get(b"u").map_err(malformed)?;
+    let update = statement.get(names.update).map_err(malformed)?;
     if update.is_none_or(|update| update.kind != kind::ARRAY) {
         return Err(Refusal::new(
             Reason::Option,
-            "argument 'c' of an update belongs to a pipeline; leave it out",
+            format!(
+                "argument '{}' of an update belongs to a pipeline; leave it out",
+                element.key_text()
+            ),
         ));
     }
     let mut all = variables.clone();
@@ -88,10 +96,11 @@ fn constants<'v>(statement: &Doc<'_>, variables: &'v Variables) -> Result<Cow<'v
     Ok(Cow::Owned(all))
 }
 
-/// What the filter and the update are called: they differ between `update` and `findAndModify`.
+/// What the parts of an update are called: each command has its own words.
 pub(super) struct Names {
     pub(super) filter: &'static [u8],
     pub(super) update: &'static [u8],
+    pub(super) constants: &'static [u8],
 }
 
 /// What must be known of a statement before its parts are planned in the order they stand.

@@ -45,6 +45,11 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// From here on this rule's values are the ones reported as subjects.
+    pub fn report_subjects_of(&mut self, subject: Option<Arc<FieldRule>>) {
+        self.subject = subject;
+    }
+
     /// The finished plan.
     pub fn finish(self) -> Plan {
         self.plan

@@ -136,5 +136,13 @@ impl Observer {
             }
         }
         self.fields = Some(fields);
+        for policy in &done.others {
+            let fields = Fields::new(policy, &self.metrics().fields());
+            for (rule, n) in done.sealed.iter().filter(|(_, n)| *n > 0) {
+                if let Some(series) = fields.find(|known| Arc::ptr_eq(known, rule)) {
+                    series.sealed.inc_by(u64::from(*n));
+                }
+            }
+        }
     }
 }

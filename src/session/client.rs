@@ -157,7 +157,11 @@ impl Session {
         cx: &Context<'_>,
         to_server: &mut Vec<u8>,
     ) -> Result<crate::plan::apply::Applied, Refusal> {
-        let subject = request.policy.as_ref().and_then(|p| p.subject.as_ref());
+        let subject = request
+            .policy
+            .iter()
+            .chain(&request.others)
+            .find_map(|p| p.subject.as_ref());
         let subjects = subject.map(|rule| Subjects {
             domain: &rule.domain,
             pseudonymizer: cx.pseudonymizer,
@@ -169,7 +173,12 @@ impl Session {
                 let rewritten = to_server.get_mut(base..).unwrap_or_default();
                 checksum::repair(rewritten).map_err(|_| apply_refusal(&ApplyError::TooLarge))?;
                 if let Some(policy) = &request.policy {
-                    proof::prove_command(rewritten, &policy.shape).map_err(|why| match why {
+                    let proved = if request.command == "bulkWrite" {
+                        proof::prove_bulk(rewritten, cx.map)
+                    } else {
+                        proof::prove_command(rewritten, &policy.shape)
+                    };
+                    proved.map_err(|why| match why {
                         Unproved::Unsealed(path) => Refusal::new(
                             Reason::Proof,
                             format!("field '{path}' would have left unsealed; please report this as a bug"),
@@ -197,6 +206,7 @@ impl Session {
         let mut pending = Pending::new(request.id, Kind::Command, cx.now_us);
         pending.entry = request.entry;
         pending.policy = request.policy;
+        pending.others = request.others;
         pending.event = event;
         pending.sealed = plan.summary.rules;
         pending.computed = plan.summary.computed;

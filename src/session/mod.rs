@@ -100,6 +100,8 @@ pub struct Done {
     pub event: Option<Box<CommandEvent>>,
     /// The namespace's policy.
     pub policy: Option<Arc<CollectionPolicy>>,
+    /// Those of the other namespaces of a `bulkWrite`.
+    pub others: Vec<Arc<CollectionPolicy>>,
     /// Values sealed, by rule.
     pub sealed: Vec<(Arc<FieldRule>, u32)>,
     /// Values opened, by domain.

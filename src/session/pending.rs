@@ -17,6 +17,7 @@ pub(super) struct Pending {
     pub(super) kind: Kind,
     pub(super) entry: Option<&'static Entry>,
     pub(super) policy: Option<Arc<CollectionPolicy>>,
+    pub(super) others: Vec<Arc<CollectionPolicy>>,
     pub(super) event: Option<Box<CommandEvent>>,
     pub(super) sealed: Vec<(Arc<FieldRule>, u32)>,
     /// A projection computes fields: what stands in a path need not be what is stored there.
@@ -46,6 +47,7 @@ impl Pending {
             kind,
             entry: None,
             policy: None,
+            others: Vec::new(),
             event: None,
             sealed: Vec::new(),
             computed: false,

@@ -2,7 +2,7 @@
 
 use crate::bson::{Doc, Element, kind};
 use crate::plan::prove::{Place, Unproved, prove, prove_pipeline};
-use crate::policy::Shape;
+use crate::policy::{FieldMap, Shape};
 use crate::wire::op_msg::{OpMsg, Section};
 
 /// Proves a rewritten OP_MSG: every protected path in its documents, updates and filters holds an envelope.
@@ -18,6 +18,72 @@ pub fn prove_command(frame: &[u8], shape: &Shape) -> Result<(), Unproved> {
                 for range in message.documents(section) {
                     item(identifier.as_bytes(), &Doc::at(frame, range.start)?, shape)?;
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Proves a rewritten `bulkWrite`: as [`prove_command`], each operation under the rules of the namespace it names.
+///
+/// # Errors
+/// As [`prove_command`].
+pub(super) fn prove_bulk(frame: &[u8], map: &FieldMap) -> Result<(), Unproved> {
+    let message = OpMsg::parse(frame).map_err(|why| Unproved::Unreadable(why.to_string()))?;
+    let (mut namespaces, mut operations) = (Vec::new(), Vec::new());
+    for section in message.sections() {
+        match section {
+            Section::Body { doc_at, .. } => {
+                for element in Doc::at(frame, doc_at)?.elements() {
+                    let element = element?;
+                    let list = match element.key {
+                        b"nsInfo" => &mut namespaces,
+                        b"ops" => &mut operations,
+                        _ => continue,
+                    };
+                    let Some(array) = element.document()? else {
+                        continue;
+                    };
+                    for item in array.elements() {
+                        list.extend(item?.document()?);
+                    }
+                }
+            }
+            Section::Sequence { identifier, .. } => {
+                let list = match identifier {
+                    "nsInfo" => &mut namespaces,
+                    "ops" => &mut operations,
+                    _ => continue,
+                };
+                for range in message.documents(section) {
+                    list.push(Doc::at(frame, range.start)?);
+                }
+            }
+        }
+    }
+    let mut policies = Vec::with_capacity(namespaces.len());
+    for namespace in &namespaces {
+        let ns = namespace.get(b"ns")?;
+        let named = ns.and_then(|ns| ns.text()).and_then(|text| text.split_once('.'));
+        policies.push(named.and_then(|(db, collection)| map.lookup(db, collection)));
+    }
+    for op in &operations {
+        let Some(first) = op.elements().next().transpose()? else {
+            continue;
+        };
+        let index = first.integer().and_then(|index| usize::try_from(index).ok());
+        // An index that names nothing is refused while planning, and by the server.
+        let Some(Some(policy)) = index.and_then(|index| policies.get(index)) else {
+            continue;
+        };
+        for element in op.elements() {
+            let element = element?;
+            let Some(doc) = element.document()? else { continue };
+            match element.key {
+                b"document" => prove(&doc, &policy.shape, Place::Stored)?,
+                b"filter" => prove(&doc, &policy.shape, Place::Filter)?,
+                b"updateMods" => update(&element, &doc, &policy.shape)?,
+                _ => {}
             }
         }
     }

@@ -57,6 +57,7 @@ impl Session {
             spent_us: 0,
             event: Some(event),
             policy: request.policy.clone(),
+            others: Vec::new(),
             sealed: Vec::new(),
             opened: Vec::new(),
             plaintext: Vec::new(),

@@ -1,12 +1,13 @@
 //! One request as the session sees it: what it asks for, of which namespace, and how it wants to be answered.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Context;
 use crate::bson::Doc;
 use crate::command::table::{self, Entry};
 use crate::command::view::Sequence;
-use crate::command::{CommandView, explain};
+use crate::command::{CommandView, bulk_write, explain};
 use crate::plan::draft::malformed;
 use crate::policy::{CollectionPolicy, Refusal};
 use crate::wire::op_msg::{OpMsg, Section};
@@ -27,15 +28,25 @@ pub(super) struct Request<'a> {
     pub(super) db: &'a str,
     /// The collection, where it names one.
     pub(super) collection: Option<&'a str>,
-    /// The namespace's policy; `None` where nothing in it is protected.
+    /// The namespace's policy; `None` where nothing in it is protected. Of a command on several namespaces, the first
+    /// that is protected.
     pub(super) policy: Option<Arc<CollectionPolicy>>,
+    /// The other protected namespaces of a `bulkWrite`.
+    pub(super) others: Vec<Arc<CollectionPolicy>>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(message: &OpMsg<'a>, view: &CommandView<'a>, cx: &Context<'_>) -> Self {
         let collection = collection(view);
-        let policy = collection.and_then(|c| cx.map.lookup(view.db, c));
+        let mut policy = collection.and_then(|c| cx.map.lookup(view.db, c));
+        let mut others = Vec::new();
         let entry = table::find(view.name);
+        if view.name == "bulkWrite" {
+            // What cannot be read is refused by the planner.
+            let mut policies = protected(&bulk_write::namespaces(view).unwrap_or_default(), cx).into_iter();
+            policy = policies.next();
+            others = policies.collect();
+        }
         Self {
             id: message.header().request_id,
             silent: message.flags().more_to_come(),
@@ -45,13 +56,24 @@ impl<'a> Request<'a> {
             db: view.db,
             collection,
             policy,
+            others,
         }
     }
 
-    /// `db.collection`, or the database alone.
+    /// `db.collection`, or the database alone; of a `bulkWrite` the protected ones of its namespaces.
     pub(super) fn namespace(&self) -> String {
         match (&self.policy, self.collection) {
-            (Some(policy), _) => policy.namespace.as_str().to_owned(),
+            (Some(policy), _) if self.others.is_empty() => policy.namespace.as_str().to_owned(),
+            (Some(policy), _) => {
+                let shown = std::iter::once(policy)
+                    .chain(&self.others)
+                    .map(|policy| policy.namespace.as_str());
+                let mut names = shown.take(SHOWN).collect::<Vec<_>>().join(",");
+                if self.others.len() >= SHOWN {
+                    names.push_str(",…");
+                }
+                names
+            }
             (None, Some(collection)) => format!("{}.{collection}", self.db),
             (None, None) => self.db.to_owned(),
         }
@@ -62,6 +84,7 @@ impl<'a> Request<'a> {
         let paths: Vec<&str> = self
             .policy
             .iter()
+            .chain(&self.others)
             .flat_map(|p| p.rules.iter().map(|rule| &*rule.path))
             .collect();
         if paths.is_empty() {
@@ -70,6 +93,19 @@ impl<'a> Request<'a> {
             paths.join(", ")
         }
     }
+}
+
+/// Most namespaces of one command that an event names.
+const SHOWN: usize = 64;
+
+/// The policies of these namespaces, each once.
+fn protected(namespaces: &[(&str, &str)], cx: &Context<'_>) -> Vec<Arc<CollectionPolicy>> {
+    let mut seen = HashSet::new();
+    namespaces
+        .iter()
+        .filter(|namespace| seen.insert(**namespace))
+        .filter_map(|(db, collection)| cx.map.lookup(db, collection))
+        .collect()
 }
 
 /// The command in a message; `None` where it has no name or no `$db`.

@@ -309,6 +309,7 @@ impl Session {
             spent_us: pending.spent_us,
             event,
             policy: pending.policy,
+            others: pending.others,
             sealed: pending.sealed,
             opened: Vec::new(),
             plaintext: Vec::new(),

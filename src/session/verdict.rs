@@ -3,7 +3,7 @@
 use super::Context;
 use super::request::Request;
 use crate::command::table::Verdict;
-use crate::command::{CommandView, Scope, namespace, options};
+use crate::command::{CommandView, Scope, bulk_write, namespace, options};
 use crate::plan::{Draft, Plan};
 use crate::policy::{Reason, Refusal};
 
@@ -24,6 +24,7 @@ pub(super) fn decide(
             let scope = Scope {
                 map: cx.map,
                 policy: request.policy.as_deref(),
+                found: cx.found,
             };
             planner(view, &scope, &mut draft)?;
             let plan = draft.finish();
@@ -85,20 +86,24 @@ fn refuse_view(view: &CommandView<'_>, request: &Request<'_>, cx: &Context<'_>) 
     }
     let named = match request
         .collection
-        .and_then(|c| cx.found.view(request.db, c).map(|source| (c, source)))
+        .and_then(|c| cx.found.view(request.db, c).map(|source| (request.db, c, source)))
     {
         Some(named) => Some(named),
+        None if request.command == "bulkWrite" => bulk_write::namespaces(view)?
+            .into_iter()
+            .find_map(|(db, name)| cx.found.view(db, name).map(|source| (db, name, source))),
         None if request.command == "aggregate" => namespace::find_string(view, &|name| {
-            cx.found.view(request.db, name).map(|source| (name, source))
+            cx.found
+                .view(request.db, name)
+                .map(|source| (request.db, name, source))
         })?,
         None => None,
     };
     match named {
-        Some((name, source)) => Err(Refusal::new(
+        Some((db, name, source)) => Err(Refusal::new(
             Reason::Command,
             format!(
-                "'{}.{name}' is a view over protected collection '{source}'; query that collection itself",
-                request.db
+                "'{db}.{name}' is a view over protected collection '{source}'; query that collection itself"
             ),
         )),
         None => Ok(()),

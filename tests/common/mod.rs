@@ -12,12 +12,12 @@
 )]
 
 use bson::{Document, doc};
-use fieldveil::config::Config;
+use fieldveil::config::{Config, Empty};
 use fieldveil::crypto::pseudonym::Pseudonymizer;
 use fieldveil::keys::KeyRing;
 use fieldveil::policy::Found;
 use fieldveil::secret::Secret;
-use fieldveil::session::fuzz::{ring, sample};
+use fieldveil::session::fuzz::{SAMPLE, ring, sample};
 use fieldveil::session::{Context, Done, Session, Step};
 use fieldveil::topology::{Address, HostMap};
 use fieldveil::wire::encode;
@@ -64,7 +64,16 @@ impl Outcome {
 
 impl Harness {
     pub fn new(versions: u8) -> Self {
-        let config = sample();
+        Self::of(sample(), versions)
+    }
+
+    /// The same with more collections, in TOML.
+    pub fn with(more: &str, versions: u8) -> Self {
+        let text = format!("{SAMPLE}{more}");
+        Self::of(Config::parse("sample.toml", &text, &Empty).unwrap(), versions)
+    }
+
+    fn of(config: Config, versions: u8) -> Self {
         let ring = ring(&config, versions);
         Self {
             config,
@@ -81,13 +90,32 @@ impl Harness {
 
     /// Sends a command on database `c`.
     pub fn command(&mut self, command: Document) -> Outcome {
+        self.command_on("c", command)
+    }
+
+    /// Sends a command on this database.
+    pub fn command_on(&mut self, db: &str, command: Document) -> Outcome {
         let mut command = command;
-        command.insert("$db", "c");
+        command.insert("$db", db);
         let frame = encode::command(self.next, &to_bytes(&command)).unwrap();
         self.frame(&frame)
     }
 
     pub fn frame(&mut self, frame: &[u8]) -> Outcome {
+        let (to_server, to_client) = self.send(frame);
+        if to_client.is_empty() {
+            Outcome::Sent(body(&to_server))
+        } else {
+            Outcome::Answered(body(&to_client))
+        }
+    }
+
+    /// Sends a frame; the bytes that went upstream, none where it was answered here.
+    pub fn raw(&mut self, frame: &[u8]) -> Vec<u8> {
+        self.send(frame).0
+    }
+
+    fn send(&mut self, frame: &[u8]) -> (Vec<u8>, Vec<u8>) {
         if self.unanswered {
             self.reply(doc! { "ok": 1 });
         }
@@ -112,11 +140,7 @@ impl Harness {
         assert!(matches!(step, Step::Done), "keys are all there");
         self.next += 1;
         self.unanswered = to_client.is_empty();
-        if self.unanswered {
-            Outcome::Sent(body(&to_server))
-        } else {
-            Outcome::Answered(body(&to_client))
-        }
+        (to_server, to_client)
     }
 
     /// The server answers the last command with this.
