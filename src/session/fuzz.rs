@@ -98,6 +98,22 @@ pub fn ring(config: &Config, versions: u8) -> KeyRing {
 /// # Panics
 /// Where something leaves that is no frame, a protected value leaves in plaintext, or the proof after rewriting fails.
 pub fn fuzz_plan_apply(data: &[u8]) {
+    with_session(|session, cx| match data.split_first_chunk::<4>() {
+        Some(([0xff, 0xff, 0xff, 0xff], rest)) => grown(session, cx, rest),
+        Some((length, rest)) => {
+            let length = (u32::from_le_bytes(*length) as usize).min(rest.len());
+            let (request, reply) = rest.split_at(length);
+            ask(session, cx, request);
+            answer(session, cx, reply);
+        }
+        None => {
+            ask(session, cx, data);
+        }
+    });
+}
+
+/// Runs `steps` in a new session under the sample's field map.
+fn with_session(steps: impl FnOnce(&mut Session, &Context<'_>)) {
     thread_local! {
         static FIXTURE: (Config, KeyRing, Pseudonymizer, Option<Address>) = {
             let config = sample();
@@ -120,18 +136,7 @@ pub fn fuzz_plan_apply(data: &[u8]) {
             audit_ready: true,
         };
         let mut session = Session::new(1, None);
-        match data.split_first_chunk::<4>() {
-            Some(([0xff, 0xff, 0xff, 0xff], rest)) => grown(&mut session, &cx, rest),
-            Some((length, rest)) => {
-                let length = (u32::from_le_bytes(*length) as usize).min(rest.len());
-                let (request, reply) = rest.split_at(length);
-                ask(&mut session, &cx, request);
-                answer(&mut session, &cx, reply);
-            }
-            None => {
-                ask(&mut session, &cx, data);
-            }
-        }
+        steps(&mut session, &cx);
         for done in session.take_done() {
             assert_ne!(
                 done.outcome,

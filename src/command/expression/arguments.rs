@@ -109,6 +109,26 @@ pub(super) fn operands<'a>(element: &Element<'a>) -> Result<Vec<Element<'a>>, Re
     }
 }
 
+/// The fields of an object that is written out. The server takes no dotted name there, and logs what it does not take.
+pub(super) fn written<'a>(element: &Element<'a>) -> Result<Vec<Element<'a>>, Refusal> {
+    let fields = children(element)?;
+    match fields.iter().find(|field| field.key.contains(&b'.')) {
+        Some(dotted) => Err(dotted_name(dotted.key)),
+        None => Ok(fields),
+    }
+}
+
+/// A field of an object whose name would have to be a path.
+pub(super) fn dotted_name(name: &[u8]) -> Refusal {
+    Refusal::new(
+        Reason::Malformed,
+        format!(
+            "'{}' has a dot, which no field of an object in an expression may have; write nested objects instead",
+            String::from_utf8_lossy(name)
+        ),
+    )
+}
+
 pub(super) fn is_operator(field: &Element<'_>) -> bool {
     field.key.first() == Some(&b'$')
 }

@@ -25,7 +25,7 @@ use crate::plan::Draft;
 use crate::policy::{DeclaredType, Mode, Reason, Refusal, Shape, Target, Tree};
 
 pub(crate) use arguments::{Arguments, children, misformed, not_plain, string};
-use arguments::{is_operator, operands};
+use arguments::{is_operator, operands, written};
 pub(crate) use edits::{Change, Edit};
 use operators::Kind;
 use shapes::{bounded, normal, protected_path};
@@ -186,7 +186,7 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
 
     /// An operator, or an object whose fields are expressions.
     fn document(&mut self, element: &Element<'a>, depth: usize) -> Result<Yield<'a>, Refusal> {
-        let fields = children(element)?;
+        let fields = written(element)?;
         match fields.as_slice() {
             [] => Ok(Yield::one(element)),
             [only] if is_operator(only) => self.operator(only, depth + 1),

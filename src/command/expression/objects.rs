@@ -1,7 +1,8 @@
 //! Operators on whole documents: merged, taken apart, or with one field read or set by name.
 
+use super::arguments::dotted_name;
 use super::shapes::{self, bounded, merge, normal, tree_of};
-use super::{Analyser, Arguments, Yield, children, is_operator, misformed, not_plain, operands};
+use super::{Analyser, Arguments, Yield, children, is_operator, misformed, not_plain, operands, written};
 use crate::bson::{Element, kind};
 use crate::policy::{Refusal, Rest, Shape, Tree};
 
@@ -14,7 +15,7 @@ impl<'a> Analyser<'_, '_, 'a> {
     ) -> Result<Yield<'a>, Refusal> {
         let mut merged = Merged::default();
         for operand in operands(element)? {
-            let fields = children(&operand)?;
+            let fields = written(&operand)?;
             if operand.kind == kind::DOCUMENT && !fields.iter().any(is_operator) {
                 for field in fields {
                     let yielded = self.eval(&field, depth + 2)?;
@@ -123,7 +124,7 @@ impl<'a> Analyser<'_, '_, 'a> {
         Ok(Yield::Of(normal(tree)))
     }
 
-    fn field_of(
+    pub(super) fn field_of(
         &mut self,
         name: &str,
         named: &Arguments<'a>,
@@ -132,6 +133,10 @@ impl<'a> Analyser<'_, '_, 'a> {
         let input = self.eval(named.need(name, "input")?, depth + 1)?.into_shape();
         let tree = tree_of(&input).ok_or_else(|| not_plain(name, &input))?;
         let key = Self::constant_name(named.need(name, "field")?)?.ok_or_else(|| misformed(name))?;
+        // Legal here, and one key to the server: but it would read like a path ever after.
+        if key.contains(&b'.') || key.first() == Some(&b'$') {
+            return Err(dotted_name(key));
+        }
         Ok((key, tree))
     }
 }

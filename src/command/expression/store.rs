@@ -3,7 +3,7 @@
 
 use super::objects::Merged;
 use super::shapes::{self, bounded, normal, tree_of};
-use super::{Analyser, Yield, children, is_operator, not_plain, operands};
+use super::{Analyser, Arguments, Yield, is_operator, not_plain, operands, written};
 use crate::bson::{Element, kind};
 use crate::policy::shape::is_position;
 use crate::policy::{Refusal, Shape, Tree};
@@ -22,12 +22,17 @@ impl<'a> Analyser<'_, '_, 'a> {
         depth: usize,
     ) -> Result<(Shape, bool), Refusal> {
         if let (kind::DOCUMENT, Shape::Tree(tree)) = (element.kind, place) {
-            let fields = children(element)?;
+            let fields = written(element)?;
             match fields.as_slice() {
                 [] => {}
                 [only] if only.key == b"$mergeObjects" => {
                     return self
                         .store_merged(only, tree, depth + 1)
+                        .map(|shape| (shape, true));
+                }
+                [only] if only.key == b"$setField" => {
+                    return self
+                        .store_set_field(only, tree, depth + 1)
                         .map(|shape| (shape, true));
                 }
                 fields if fields.iter().any(is_operator) => {}
@@ -71,11 +76,26 @@ impl<'a> Analyser<'_, '_, 'a> {
         Ok(bounded(normal(tree)))
     }
 
+    /// `$setField`: what it sets belongs where the field is, also where a later stage drops it again.
+    fn store_set_field(
+        &mut self,
+        element: &Element<'a>,
+        place: &Tree,
+        depth: usize,
+    ) -> Result<Shape, Refusal> {
+        let named = Arguments::read("$setField", element, &["field", "input", "value"])?;
+        let (key, mut tree) = self.field_of("$setField", &named, depth)?;
+        let value = named.need("$setField", "value")?;
+        let (shape, _) = self.store(value, &inside(place, key), depth + 1)?;
+        shapes::list(&mut tree, key, shape)?;
+        Ok(bounded(normal(tree)))
+    }
+
     /// `$mergeObjects`, as in `{$mergeObjects: ["$$ROOT", {status: "closed"}]}`.
     fn store_merged(&mut self, element: &Element<'a>, place: &Tree, depth: usize) -> Result<Shape, Refusal> {
         let mut merged = Merged::default();
         for operand in operands(element)? {
-            let fields = children(&operand)?;
+            let fields = written(&operand)?;
             if operand.kind == kind::DOCUMENT && !fields.iter().any(is_operator) {
                 for field in fields {
                     let (shape, is_there) = self.store(&field, &inside(place, field.key), depth + 2)?;

@@ -4,6 +4,9 @@
 //! Every string that stands where the sample's field map protects it contains [`SECRET`], and no other string does: the
 //! word must not be found in anything that leaves.
 
+mod further;
+mod stages;
+
 use bson::raw::{CString, cstr};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Decimal128, Document, Regex, Timestamp, doc, oid::ObjectId};
@@ -95,8 +98,11 @@ pub(super) fn insert(source: &mut Source<'_>) -> Document {
 
 /// Any command on the protected collection.
 pub(super) fn command(source: &mut Source<'_>) -> Document {
-    let mut command = match source.below(10) {
+    let mut command = match source.below(13) {
         0 => insert(source),
+        10 => further::bulk_write(source),
+        11 => further::definition(source),
+        12 => further::indexes(source),
         1 | 2 => {
             let (u, filters) = update(source);
             let mut one = doc! { "q": filter(source, "", DEPTH), "u": u, "upsert": source.below(2) == 1, "multi": source.below(2) == 1 };
@@ -107,7 +113,7 @@ pub(super) fn command(source: &mut Source<'_>) -> Document {
         4 | 5 => {
             let mut find = doc! { "find": "p", "filter": filter(source, "", DEPTH) };
             if source.below(2) == 1 {
-                find.insert("projection", projection(source));
+                find.insert("projection", stages::projection(source));
             }
             if source.below(3) == 1 {
                 find.insert("sort", doc! { source.pick(&PATHS): 1 });
@@ -125,14 +131,19 @@ pub(super) fn command(source: &mut Source<'_>) -> Document {
         _ => {
             // What a later stage compares may have been computed: only the first stage is sure to see what is stored.
             let mut stages = vec![doc! { "$match": filter(source, "", DEPTH) }];
-            stages.extend(source.some(3, |source| stage(source, DEPTH)));
+            stages.extend(source.some(3, |source| stages::stage(source, DEPTH)));
             doc! { "aggregate": "p", "pipeline": stages, "cursor": {} }
         }
     };
     if source.below(8) == 1 {
         command = doc! { "explain": command };
     }
-    command.insert("$db", "c");
+    let database = if command.contains_key("bulkWrite") {
+        "admin"
+    } else {
+        "c"
+    };
+    command.insert("$db", database);
     command
 }
 
@@ -320,15 +331,7 @@ fn update(source: &mut Source<'_>) -> (Bson, Document) {
     match source.below(6) {
         0 => (Bson::Document(document(source, "", DEPTH)), Document::new()),
         1 => {
-            let stages = source.some(2, |source| {
-                let path = source.pick(&["nhs", "age", "notes", "address.line1", "moving", "ward"]);
-                let set = match source.below(3) {
-                    0 => doc! { path: { "$literal": at(source, path) } },
-                    1 => doc! { path: { "$cond": [compared(source, 1), at(source, path), format!("${path}")] } },
-                    _ => doc! { path: at(source, path) },
-                };
-                Bson::Document(doc! { source.pick(&["$set", "$addFields"]): set })
-            });
+            let stages = source.some(2, |source| Bson::Document(assignment(source)));
             (Bson::Array(stages), Document::new())
         }
         2 => (
@@ -368,6 +371,28 @@ fn update(source: &mut Source<'_>) -> (Bson, Document) {
     }
 }
 
+/// A stage of an update's pipeline.
+fn assignment(source: &mut Source<'_>) -> Document {
+    let path = source.pick(&["nhs", "age", "notes", "address.line1", "moving", "ward"]);
+    let set = match source.below(6) {
+        0 => doc! { path: { "$literal": at(source, path) } },
+        1 => doc! { path: { "$cond": [compared(source, 1), at(source, path), format!("${path}")] } },
+        2 => doc! { path: { "$ifNull": [format!("${path}"), at(source, path)] } },
+        3 => doc! { path: format!("${}", source.pick(&PATHS)) },
+        _ => doc! { path: at(source, path) },
+    };
+    match source.below(8) {
+        0 => doc! { "$unset": source.pick(&PATHS) },
+        3 => doc! { "$replaceWith": { "$literal": document(source, "", 2) } },
+        4 => {
+            doc! { "$replaceWith": { "$setField": { "field": path, "input": "$$ROOT", "value": at(source, path) } } }
+        }
+        1 => doc! { "$replaceWith": { "$mergeObjects": ["$$ROOT", set] } },
+        2 => doc! { source.pick(&["$replaceWith", "$project"]): set },
+        _ => doc! { source.pick(&["$set", "$addFields"]): set },
+    }
+}
+
 fn operand(source: &mut Source<'_>, operator: &str, path: &str) -> Bson {
     match operator {
         "$unset" | "$inc" | "$mul" | "$pop" => leaf(source, false),
@@ -381,48 +406,5 @@ fn operand(source: &mut Source<'_>, operator: &str, path: &str) -> Bson {
             Bson::Document(doc! { "$each": each })
         }
         _ => value(source, path, 3),
-    }
-}
-
-fn projection(source: &mut Source<'_>) -> Document {
-    source
-        .some(3, |source| {
-            let path = source.pick(&PATHS);
-            let how = match source.below(4) {
-                0 => Bson::Int32(0),
-                1 => Bson::String(format!("${}", source.pick(&PATHS))),
-                2 => Bson::Document(doc! { "$slice": 1 }),
-                _ => Bson::Int32(1),
-            };
-            (path.to_owned(), how)
-        })
-        .into_iter()
-        .collect()
-}
-
-fn stage(source: &mut Source<'_>, depth: u8) -> Document {
-    let path = source.pick(&PATHS);
-    let dollar = format!("${path}");
-    match source.below(12) {
-        0 => doc! { "$project": projection(source) },
-        1 => {
-            doc! { "$group": { "_id": dollar, "n": { "$sum": 1 }, "v": { source.pick(&["$first", "$push", "$addToSet", "$max"]): format!("${}", source.pick(&PATHS)) } } }
-        }
-        2 => doc! { "$unwind": dollar },
-        3 => doc! { "$sortByCount": dollar },
-        4 => doc! { "$set": { source.pick(&NAMES): dollar } },
-        5 => doc! { "$replaceRoot": { "newRoot": dollar } },
-        6 => {
-            doc! { "$lookup": { "from": source.pick(&["p", "q"]), "localField": path, "foreignField": source.pick(&PATHS), "as": source.pick(&NAMES) } }
-        }
-        7 if depth > 0 => {
-            doc! { "$facet": { "a": [stage(source, depth - 1)], "b": [stage(source, depth - 1)] } }
-        }
-        8 => doc! { source.pick(&["$out", "$merge"]): source.pick(&["p", "q"]) },
-        9 => doc! { "$unset": path },
-        10 if depth > 0 => {
-            doc! { "$unionWith": { "coll": source.pick(&["p", "q"]), "pipeline": [stage(source, depth - 1)] } }
-        }
-        _ => doc! { "$sort": { path: 1 } },
     }
 }

@@ -3,7 +3,7 @@
 use bson::doc;
 
 use super::grammar::{self, SECRET, Source};
-use super::{encode, fuzz_plan_apply};
+use super::{ask, encode, fuzz_plan_apply, with_session};
 
 /// Bytes that look random and are the same on every run (xorshift, Marsaglia 2003).
 fn bytes(seed: u64, count: usize) -> Vec<u8> {
@@ -33,6 +33,10 @@ fn grows_every_command_with_protected_values() {
         "distinct",
         "aggregate",
         "explain",
+        "bulkWrite",
+        "create",
+        "collMod",
+        "createIndexes",
     ] {
         assert!(
             grown
@@ -45,7 +49,7 @@ fn grows_every_command_with_protected_values() {
 
 #[test]
 fn keeps_protected_values_in_whatever_command() {
-    for seed in 0..3000 {
+    for seed in 0..6000 {
         let mut data = vec![0xff; 4];
         data.extend(bytes(seed, 300));
         fuzz_plan_apply(&data);
@@ -65,5 +69,38 @@ fn keeps_to_one_reading_of_an_update_that_the_proof_reads_otherwise() {
         let mut data = u32::try_from(frame.len()).unwrap().to_le_bytes().to_vec();
         data.extend(frame);
         fuzz_plan_apply(&data);
+    }
+}
+
+/// Found by fuzzing: a dotted name in an object of an expression, which the server refuses after it has logged the
+/// value, and a field that a later stage drops again.
+#[test]
+fn keeps_what_objects_of_an_updates_pipeline_set() {
+    let line = || format!("{SECRET} 1");
+    for stages in [
+        vec![
+            doc! { "$replaceWith": { "$mergeObjects": ["$$ROOT", { "address.line1": { "$literal": line() } }] } },
+        ],
+        vec![doc! { "$replaceWith": { "address.line1": line() } }],
+        vec![doc! { "$set": { "address": { "line1.x": line() } } }],
+        vec![
+            doc! { "$replaceWith": { "$setField": { "field": "address.line1", "input": "$$ROOT", "value": line() } } },
+        ],
+        vec![
+            doc! { "$replaceWith": { "$setField": { "field": "moving", "input": "$$ROOT", "value": line() } } },
+            doc! { "$replaceWith": { "$literal": { "ward": "a" } } },
+        ],
+    ] {
+        let update = doc! { "update": "p", "updates": [{ "q": {}, "u": stages }], "$db": "c" };
+        let frame = encode::command(1, &bson::serialize_to_vec(&update).unwrap()).unwrap();
+        with_session(|session, cx| {
+            let (to_server, to_client) = ask(session, cx, &frame);
+            for left in [to_server, to_client] {
+                assert!(
+                    memchr::memmem::find(&left, SECRET.as_bytes()).is_none(),
+                    "{update}"
+                );
+            }
+        });
     }
 }
