@@ -165,6 +165,7 @@ async fn live(config: &Config, tls: Option<&ServerTls>) -> Result<Live, Error> {
             handshake: config.limits.handshake,
             connect: config.limits.connect,
             idle: config.limits.idle,
+            stall: config.limits.stall,
         },
     })
 }

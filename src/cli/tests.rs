@@ -147,6 +147,7 @@ fn the_sample_shows_every_key() {
         "handshake_seconds",
         "connect_seconds",
         "idle_seconds",
+        "stall_seconds",
         "workers",
         "drain_seconds",
         "level",

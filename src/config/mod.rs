@@ -157,6 +157,8 @@ pub struct Limits {
     pub connect: Duration,
     /// How long a connection may be silent; `None` for ever.
     pub idle: Option<Duration>,
+    /// How long a peer may take nothing of what waits for it; `None` for ever.
+    pub stall: Option<Duration>,
 }
 
 /// How much is logged.

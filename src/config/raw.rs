@@ -79,6 +79,7 @@ pub(super) struct Limits {
     pub(super) handshake_seconds: Number,
     pub(super) connect_seconds: Number,
     pub(super) idle_seconds: Number,
+    pub(super) stall_seconds: Number,
 }
 
 #[derive(Default)]
@@ -160,6 +161,7 @@ impl Raw {
                     handshake_seconds: t.number("handshake_seconds", out),
                     connect_seconds: t.number("connect_seconds", out),
                     idle_seconds: t.number("idle_seconds", out),
+                    stall_seconds: t.number("stall_seconds", out),
                 };
                 t.finish(out);
                 read

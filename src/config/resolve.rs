@@ -169,11 +169,13 @@ fn limits(raw: &raw::Limits, out: &mut Mistakes) -> Limits {
         .and_then(|n| usize::try_from(n).ok())
         .unwrap_or(10_000);
     let idle = seconds(&raw.idle_seconds, "idle_seconds", 0, 3600, out);
+    let stall = seconds(&raw.stall_seconds, "stall_seconds", 0, 300, out);
     Limits {
         connections,
         handshake: seconds(&raw.handshake_seconds, "handshake_seconds", 1, 10, out),
         connect: seconds(&raw.connect_seconds, "connect_seconds", 1, 10, out),
         idle: (!idle.is_zero()).then_some(idle),
+        stall: (!stall.is_zero()).then_some(stall),
     }
 }
 

@@ -72,6 +72,7 @@ fn reads_the_sample_and_fills_in_defaults() {
     assert!(!config.listen[0].plaintext);
     assert_eq!(config.limits.connections, 10_000);
     assert_eq!(config.limits.idle, Some(Duration::from_secs(3600)));
+    assert_eq!(config.limits.stall, Some(Duration::from_secs(300)));
     assert_eq!(config.drain, Duration::from_secs(25));
     assert_eq!(config.workers, None);
     assert_eq!(config.audit.fsync, Fsync::Batch);

@@ -25,6 +25,8 @@ use crate::wire::deframe::{Peeled, peel};
 const SCRATCH: usize = 64 * 1024;
 /// A partial frame may take this long to become whole.
 const FRAME_TIME: Duration = Duration::from_secs(60);
+/// While draining, a peer that takes nothing for so long is not waited for.
+const DRAIN_STALL: Duration = Duration::from_secs(2);
 /// An input buffer that has grown past this is given back once it is empty.
 const KEEP: usize = 4 * 1024;
 
@@ -41,6 +43,7 @@ pub(super) enum End {
     Io,
     Idle,
     Slow,
+    Stalled,
     Drained,
 }
 
@@ -53,6 +56,7 @@ impl End {
             Self::Io => "connection lost",
             Self::Idle => "idle for too long",
             Self::Slow => "a message took too long to arrive",
+            Self::Stalled => "a peer does not read what waits for it",
             Self::Drained => "drained",
         }
     }
@@ -76,12 +80,14 @@ pub(super) struct Connection {
     stopping: bool,
 }
 
-/// Bytes of a frame that is not whole yet.
+/// Bytes of a frame that is not whole yet, or of frames that wait until there is room for what becomes of them.
 #[derive(Default)]
 struct Incoming {
     bytes: Vec<u8>,
     since: Option<Instant>,
     closed: bool,
+    /// It holds whole frames.
+    whole: bool,
 }
 
 /// What a wait came back with.
@@ -140,10 +146,10 @@ impl Connection {
                 Woke::Drain => return Ok(End::Drained),
             }
             self.observer.report(&mut self.session);
-            if self.from_server.closed && self.to_client.is_drained() {
+            if self.from_server.is_over() && self.to_client.is_drained() {
                 return Ok(End::ServerClosed);
             }
-            if self.from_client.closed && self.session.is_quiet() && self.to_server.is_drained() {
+            if self.from_client.is_over() && self.session.is_quiet() && self.to_server.is_drained() {
                 return Ok(End::ClientClosed);
             }
         }
@@ -173,7 +179,10 @@ impl Connection {
                     Poll::Pending => {}
                 }
             }
-            if self.to_client.has_room() && !self.from_server.closed {
+            if self.to_client.has_room() && !self.from_server.is_over() {
+                if self.from_server.whole {
+                    return Poll::Ready(Ok(Woke::Server));
+                }
                 match self.from_server.poll_fill(cx, Pin::new(&mut self.server)) {
                     Poll::Ready(Ok(n)) => {
                         self.observer.server_sent(n);
@@ -187,7 +196,10 @@ impl Connection {
                     Poll::Pending => {}
                 }
             }
-            if self.to_server.has_room() && self.to_client.has_room() && !self.from_client.closed {
+            if self.to_server.has_room() && self.to_client.has_room() && !self.from_client.is_over() {
+                if self.from_client.whole {
+                    return Poll::Ready(Ok(Woke::Client));
+                }
                 match self.from_client.poll_fill(cx, Pin::new(&mut self.client)) {
                     Poll::Ready(Ok(n)) => {
                         self.observer.client_sent(n);
@@ -197,11 +209,14 @@ impl Connection {
                     Poll::Pending => {}
                 }
             }
+            // Kept registered over the connection's life: being told to stop costs nothing until it happens.
+            self.stopping = self.stopping || self.stop.as_mut().poll(cx).is_ready();
+            if let Some(due) = self.stall_ends().filter(|due| *due < self.timer.deadline()) {
+                self.timer.as_mut().reset(due);
+            }
             if self.timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Woke::Timer));
             }
-            // Kept registered over the connection's life: being told to stop costs nothing until it happens.
-            self.stopping = self.stopping || self.stop.as_mut().poll(cx).is_ready();
             if idle && self.stopping {
                 return Poll::Ready(Ok(Woke::Drain));
             }
@@ -214,6 +229,7 @@ impl Connection {
         self.active = Instant::now();
         let bytes = std::mem::take(&mut self.from_client.bytes);
         let mut at = 0;
+        self.from_client.whole = false;
         loop {
             let max = if self.session.is_greeted() {
                 limits::MAX_MESSAGE
@@ -222,16 +238,17 @@ impl Connection {
             };
             let rest = bytes.get(at..).unwrap_or_default();
             match peel(rest, max) {
+                // The buffers are bounded: no further request while the answers of earlier ones fill them.
+                Ok(Peeled::Frame(_)) if !self.to_server.has_room() || !self.to_client.has_room() => {
+                    self.from_client.whole = true;
+                    break;
+                }
                 Ok(Peeled::Frame(length)) => {
                     self.client_frame(rest.get(..length).unwrap_or_default()).await?;
                     at += length;
                 }
                 Ok(Peeled::Incomplete { .. }) => break,
                 Err(_) => return Err(End::Closed("malformed frame")),
-            }
-            // Stop taking requests while their answers wait: the buffers are bounded.
-            if !self.to_server.has_room() || !self.to_client.has_room() {
-                poll_fn(|cx| self.drain_both(cx)).await.map_err(|_| End::Io)?;
             }
         }
         self.from_client.keep_rest(bytes, at);
@@ -268,20 +285,20 @@ impl Connection {
         self.active = Instant::now();
         let bytes = std::mem::take(&mut self.from_server.bytes);
         let mut at = 0;
+        self.from_server.whole = false;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
             match peel(rest, limits::MAX_MESSAGE) {
+                Ok(Peeled::Frame(_)) if !self.to_client.has_room() => {
+                    self.from_server.whole = true;
+                    break;
+                }
                 Ok(Peeled::Frame(length)) => {
                     self.server_frame(rest.get(..length).unwrap_or_default()).await?;
                     at += length;
                 }
                 Ok(Peeled::Incomplete { .. }) => break,
                 Err(_) => return Err(End::Closed("malformed reply")),
-            }
-            if !self.to_client.has_room() {
-                poll_fn(|cx| self.to_client.poll_drain(cx, Pin::new(&mut self.client)))
-                    .await
-                    .map_err(|_| End::Io)?;
             }
         }
         self.from_server.keep_rest(bytes, at);
@@ -312,13 +329,19 @@ impl Connection {
         }
     }
 
-    fn drain_both(&mut self, cx: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
-        let server = self.to_server.poll_drain(cx, Pin::new(&mut self.server))?;
-        let client = self.to_client.poll_drain(cx, Pin::new(&mut self.client))?;
-        if self.to_server.has_room() && self.to_client.has_room() || server.is_ready() && client.is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Pending
+    /// When a peer that takes nothing of what waits for it has done so for too long.
+    fn stall_ends(&self) -> Option<Instant> {
+        let since = match (self.to_client.stalled_since(), self.to_server.stalled_since()) {
+            (Some(one), Some(other)) => one.min(other),
+            (one, other) => one.or(other)?,
+        };
+        let limit = self.shared.stall_limit();
+        let limit = if self.stopping {
+            Some(limit.map_or(DRAIN_STALL, |limit| limit.min(DRAIN_STALL)))
+        } else {
+            limit
+        };
+        limit.map(|limit| since + limit)
     }
 
     fn check_time(&mut self) -> Result<(), End> {
@@ -327,6 +350,10 @@ impl Connection {
         if late(&self.from_client) || late(&self.from_server) {
             return Err(End::Slow);
         }
+        let stall_ends = self.stall_ends();
+        if stall_ends.is_some_and(|due| due <= now) {
+            return Err(End::Stalled);
+        }
         let mut next = now + FRAME_TIME;
         if let Some(idle) = self.shared.idle_limit() {
             if now - self.active >= idle && self.session.is_idle() {
@@ -334,7 +361,9 @@ impl Connection {
             }
             next = next.min(self.active + idle).max(now + Duration::from_millis(100));
         }
-        self.timer.as_mut().reset(next);
+        self.timer
+            .as_mut()
+            .reset(stall_ends.map_or(next, |due| next.min(due)));
         Ok(())
     }
 
@@ -384,7 +413,12 @@ impl Incoming {
         })
     }
 
-    /// Keeps what follows `at`: the beginning of a frame, whose time starts now.
+    /// Nothing will come of it any more.
+    fn is_over(&self) -> bool {
+        self.closed && !self.whole
+    }
+
+    /// Keeps what follows `at`: whole frames, or the beginning of one, whose time starts now.
     fn keep_rest(&mut self, mut bytes: Vec<u8>, at: usize) {
         if at > 0 {
             bytes.drain(..at);
@@ -395,7 +429,7 @@ impl Incoming {
             if bytes.capacity() > KEEP {
                 bytes = Vec::new();
             }
-        } else if self.since.is_none() {
+        } else if self.since.is_none() && !self.whole {
             self.since = Some(Instant::now());
         }
         self.bytes = bytes;

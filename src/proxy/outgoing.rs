@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 
 /// Above this many waiting bytes nothing more is read that could add to them.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
@@ -16,6 +17,7 @@ pub(super) struct Outgoing {
     pub(super) bytes: Vec<u8>,
     written: usize,
     unflushed: bool,
+    stalled: Option<Instant>,
 }
 
 impl Outgoing {
@@ -29,8 +31,29 @@ impl Outgoing {
         self.bytes.len() - self.written < HIGH_WATER
     }
 
+    /// Since when the socket has taken nothing of what waits; `None` while nothing waits.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        self.stalled
+    }
+
     /// Writes what it can. `Ready(Ok(n))`: all of it is with the socket, `n` bytes of it since the last call.
     pub(super) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: Pin<&mut (impl AsyncWrite + ?Sized)>,
+    ) -> Poll<io::Result<usize>> {
+        let before = self.written;
+        let drained = self.poll_write(cx, sink);
+        if drained.is_ready() {
+            self.stalled = None;
+        } else if self.written > before || self.stalled.is_none() {
+            // A look at the clock only where the socket is full.
+            self.stalled = Some(Instant::now());
+        }
+        drained
+    }
+
+    fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         mut sink: Pin<&mut (impl AsyncWrite + ?Sized)>,
@@ -60,5 +83,35 @@ impl Outgoing {
         } else {
             self.bytes.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn counts_a_stall_from_the_last_byte_that_was_taken() {
+        let (mut ours, mut theirs) = tokio::io::duplex(4);
+        let mut outgoing = Outgoing::default();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        outgoing.bytes.extend_from_slice(b"twelve bytes");
+        let mut drain =
+            |outgoing: &mut Outgoing, cx: &mut Context<'_>| outgoing.poll_drain(cx, Pin::new(&mut ours));
+
+        assert!(outgoing.stalled_since().is_none());
+        assert!(drain(&mut outgoing, &mut cx).is_pending());
+        let first = outgoing.stalled_since().unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        assert!(drain(&mut outgoing, &mut cx).is_pending());
+        assert_eq!(outgoing.stalled_since(), Some(first), "nothing was taken");
+
+        theirs.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(drain(&mut outgoing, &mut cx).is_pending());
+        assert!(outgoing.stalled_since().unwrap() > first, "something was taken");
+        theirs.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(drain(&mut outgoing, &mut cx).is_ready());
+        assert!(outgoing.stalled_since().is_none() && outgoing.is_drained());
     }
 }

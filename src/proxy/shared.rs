@@ -44,6 +44,8 @@ pub struct Times {
     pub connect: Duration,
     /// For silence; `None` for ever.
     pub idle: Option<Duration>,
+    /// For a peer that takes nothing of what waits for it; `None` for ever.
+    pub stall: Option<Duration>,
 }
 
 /// Built once by `app.rs`, shared by every worker.
@@ -157,6 +159,10 @@ impl Shared {
 
     pub(super) fn idle_limit(&self) -> Option<Duration> {
         self.live().times.idle
+    }
+
+    pub(super) fn stall_limit(&self) -> Option<Duration> {
+        self.live().times.stall
     }
 
     pub(super) fn next_connection(&self) -> u64 {

@@ -160,7 +160,7 @@ async fn one(accepted: Accepted, shared: Arc<Shared>) {
         End::ServerClosed => ConnectionEnd::UpstreamFailed,
         End::Io => ConnectionEnd::ClientFailed,
         End::Closed(_) => ConnectionEnd::Malformed,
-        End::Idle | End::Slow => ConnectionEnd::TimedOut,
+        End::Idle | End::Slow | End::Stalled => ConnectionEnd::TimedOut,
         End::Drained => ConnectionEnd::Drained,
     });
     drop(permit);
