@@ -16,7 +16,7 @@ use fieldveil::keys::KeyRing;
 use fieldveil::policy::Found;
 use fieldveil::secret::Secret;
 use fieldveil::session::fuzz::ring;
-use fieldveil::session::{Context, Session};
+use fieldveil::session::{Context, Cursors, Session};
 use fieldveil::topology::{Address, HostMap};
 use fieldveil::wire::encode;
 use fieldveil::wire::op_msg::OpMsg;
@@ -47,6 +47,7 @@ struct Bench {
     ring: KeyRing,
     hosts: HostMap,
     listener: Address,
+    cursors: Cursors,
     pseudonymizer: Pseudonymizer,
 }
 
@@ -59,6 +60,7 @@ impl Bench {
             found: Found::default(),
             hosts: HostMap::default(),
             listener: Address::parse("127.0.0.1:27018").unwrap(),
+            cursors: Cursors::default(),
             pseudonymizer: Pseudonymizer::new(&Secret::new([7; 32])),
         }
     }
@@ -70,6 +72,7 @@ impl Bench {
             ring: &self.ring,
             hosts: &self.hosts,
             listener: &self.listener,
+            cursors: &self.cursors,
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,

@@ -20,5 +20,7 @@ pub const MAX_COMMAND_FIELDS: usize = 128;
 pub const MAX_MISSING_KEYS: usize = 1024;
 /// Requests of one connection that wait for their reply at the same time.
 pub const MAX_PENDING: usize = 1024;
+/// Open cursors, of all connections, whose later batches are known.
+pub const MAX_CURSORS: usize = 16_384;
 /// Subject pseudonyms listed in one audit event; beyond it only their number is given.
 pub const MAX_AUDIT_SUBJECTS: usize = 100;

@@ -661,3 +661,97 @@ fn never_passes_tampered_ciphertext_off_as_data() {
     assert_eq!(read.get_f64("ok").unwrap(), 0.0);
     assert!(read.get_str("errmsg").unwrap().contains("does not authenticate"));
 }
+
+/// What the server holds for one value of `nhs` and of `age`.
+fn stored(h: &mut Harness) -> (Bson, Bson) {
+    let sent = h
+        .command(doc! { "insert": "p", "documents": [{ "nhs": "1", "age": 7 }] })
+        .sent();
+    h.reply(doc! { "ok": 1, "n": 1 });
+    let document = sent.get_array("documents").unwrap()[0]
+        .as_document()
+        .unwrap()
+        .clone();
+    (
+        document.get("nhs").unwrap().clone(),
+        document.get("age").unwrap().clone(),
+    )
+}
+
+fn first(id: i64, document: Document) -> Document {
+    doc! { "cursor": { "firstBatch": [document], "id": id, "ns": "c.p" }, "ok": 1 }
+}
+
+fn next(id: i64, document: Document) -> Document {
+    doc! { "cursor": { "nextBatch": [document], "id": id, "ns": "c.p" }, "ok": 1 }
+}
+
+#[track_caller]
+fn moved(reply: Document) {
+    assert!(reply.get_str("errmsg").unwrap().contains("moved"), "{reply}");
+}
+
+fn plaintext_found(h: &mut Harness) -> u32 {
+    h.done()
+        .iter()
+        .flat_map(|done| &done.plaintext)
+        .map(|(_, n)| n)
+        .sum()
+}
+
+#[test]
+fn looks_at_later_batches_as_at_the_first_on_whatever_connection() {
+    let mut h = Harness::new(1);
+    let (nhs, age) = stored(&mut h);
+    h.command(doc! { "find": "p", "filter": {} }).sent();
+    h.reply(first(77, doc! { "nhs": nhs.clone() }));
+    let more = doc! { "getMore": 77_i64, "collection": "p" };
+
+    h.session = fieldveil::session::Session::new(2, None);
+    h.command(more.clone()).sent();
+    let read = h.reply(next(77, doc! { "nhs": nhs.clone() }));
+    assert!(read.to_string().contains("\"nhs\": \"1\""), "{read}");
+    assert_eq!(plaintext_found(&mut h), 0);
+    h.command(more.clone()).sent();
+    h.reply(next(77, doc! { "nhs": "in the clear" }));
+    assert_eq!(plaintext_found(&mut h), 1);
+    h.command(more.clone()).sent();
+    moved(h.reply(next(77, doc! { "nhs": age.clone() })));
+
+    // Exhausted: the server may give the number to another cursor.
+    h.command(more.clone()).sent();
+    h.reply(next(0, doc! { "nhs": nhs }));
+    h.command(more).sent();
+    h.reply(next(0, doc! { "nhs": age }));
+}
+
+#[test]
+fn looks_at_the_places_that_an_aggregation_yields() {
+    let mut h = Harness::new(1);
+    let (nhs, age) = stored(&mut h);
+    let aggregate = doc! { "aggregate": "p", "pipeline": [{ "$project": { "number": "$nhs", "years": { "$ifNull": ["$age", "$nhs"] } } }], "cursor": {} };
+    h.command(aggregate.clone()).sent();
+    // What may be either of two is not known.
+    let read = h.reply(first(0, doc! { "number": nhs.clone(), "years": nhs.clone() }));
+    assert!(read.to_string().contains("\"number\": \"1\""), "{read}");
+    h.command(aggregate.clone()).sent();
+    h.reply(first(5, doc! { "number": "in the clear", "years": age.clone() }));
+    assert_eq!(plaintext_found(&mut h), 1);
+    h.command(doc! { "getMore": 5_i64, "collection": "p" }).sent();
+    moved(h.reply(next(5, doc! { "number": age.clone() })));
+    h.command(aggregate).sent();
+    moved(h.reply(first(0, doc! { "number": age })));
+}
+
+#[test]
+fn looks_at_no_place_that_a_projection_computes() {
+    let mut h = Harness::new(1);
+    let (_, age) = stored(&mut h);
+    h.command(doc! { "find": "p", "filter": {}, "projection": { "nhs": "$age" } })
+        .sent();
+    h.reply(first(9, doc! { "nhs": age.clone() }));
+    h.command(doc! { "getMore": 9_i64, "collection": "p" }).sent();
+    let read = h.reply(next(0, doc! { "nhs": age }));
+    assert!(read.to_string().contains("\"nhs\": 7"), "{read}");
+    assert_eq!(plaintext_found(&mut h), 0);
+}

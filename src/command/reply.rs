@@ -20,6 +20,8 @@ pub struct Facts {
     pub code: Option<i32>,
     /// Documents in the batch, or 1 for a `findAndModify` that found one.
     pub documents: u32,
+    /// The cursor that the reply leaves open; 0 where there is nothing more to come.
+    pub cursor: Option<i64>,
     /// `done` of a SASL conversation.
     pub done: bool,
 }
@@ -28,7 +30,7 @@ pub struct Facts {
 pub struct Reading<'m> {
     /// What the command's reply holds.
     pub reply: Reply,
-    /// The shape of the documents, where a plain `find` shows them as they are stored: for counting plaintext.
+    /// Which rule's values stand where in the documents, where that is known: anything else is counted or refused.
     pub stored: Option<&'m Shape>,
     /// The namespace is protected: whatever looks like an envelope is one, and a broken one is an error.
     pub strict: bool,
@@ -48,7 +50,7 @@ pub fn facts(body: &Doc<'_>) -> Result<Facts, Refusal> {
             b"code" => facts.code = element.integer().and_then(|n| i32::try_from(n).ok()),
             b"done" => facts.done = element.truthy(),
             b"value" if element.kind == kind::DOCUMENT => facts.documents = 1,
-            b"cursor" => facts.documents = batch_length(&element)?,
+            b"cursor" => (facts.documents, facts.cursor) = batch(&element)?,
             b"nErrors" => bulk = true,
             b"writeErrors" => {
                 let first = element
@@ -287,18 +289,23 @@ fn errmsg(draft: &mut Draft<'_>, element: &Element<'_>) {
     draft.put(element.end, &bytes[4..bytes.len() - 1]);
 }
 
-fn batch_length(cursor: &Element<'_>) -> Result<u32, Refusal> {
+/// How many documents a cursor's reply holds, and the cursor's id.
+fn batch(cursor: &Element<'_>) -> Result<(u32, Option<i64>), Refusal> {
+    let (mut documents, mut id) = (0, None);
     let Some(doc) = cursor.document().map_err(malformed)? else {
-        return Ok(0);
+        return Ok((documents, id));
     };
     for element in doc.elements() {
         let element = element.map_err(malformed)?;
-        if matches!(element.key, b"firstBatch" | b"nextBatch") {
-            let Some(batch) = element.document().map_err(malformed)? else {
-                return Ok(0);
-            };
-            return Ok(u32::try_from(batch.elements().count()).unwrap_or(u32::MAX));
+        match element.key {
+            b"firstBatch" | b"nextBatch" => {
+                if let Some(batch) = element.document().map_err(malformed)? {
+                    documents = u32::try_from(batch.elements().count()).unwrap_or(u32::MAX);
+                }
+            }
+            b"id" => id = element.integer(),
+            _ => {}
         }
     }
-    Ok(0)
+    Ok((documents, id))
 }

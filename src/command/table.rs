@@ -318,7 +318,11 @@ pub const COMMANDS: &[Entry] = &[
 ];
 
 fn aggregate<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
-    super::aggregate::plan(view, draft, scope.map).map(drop)
+    let yields = super::aggregate::plan(view, draft, scope.map)?;
+    if !yields.is_plain() {
+        draft.note_yields(yields);
+    }
+    Ok(())
 }
 
 /// The entry of a command.

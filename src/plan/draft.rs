@@ -9,7 +9,7 @@ use super::{Plan, Summary};
 use crate::bson::{Doc, Element, kind};
 use crate::limits;
 use crate::name::KeyId;
-use crate::policy::{FieldRule, FieldState, Reason, Refusal};
+use crate::policy::{FieldRule, FieldState, Reason, Refusal, Shape};
 
 /// What planning may know about keys: how many there are, never the keys.
 pub trait Catalogue {
@@ -263,6 +263,11 @@ impl<'a> Draft<'a> {
     /// Notes that a projection computes fields.
     pub fn note_computed(&mut self) {
         self.plan.summary.computed = true;
+    }
+
+    /// Notes what the documents hold that the command yields.
+    pub fn note_yields(&mut self, shape: Shape) {
+        self.plan.summary.yields = Some(shape);
     }
 
     /// Counts plaintext met where an enforced rule allows none.

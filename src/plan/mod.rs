@@ -12,7 +12,7 @@ mod subject;
 use std::sync::Arc;
 
 use crate::name::KeyId;
-use crate::policy::FieldRule;
+use crate::policy::{FieldRule, Shape};
 
 pub use draft::{Catalogue, Draft};
 pub use op::{Op, Value, Versions};
@@ -54,6 +54,8 @@ pub struct Summary {
     pub documents: u32,
     /// A projection computes fields, so that a reply's paths need not be those of the stored documents.
     pub computed: bool,
+    /// Which rule's values stand where in the documents that an aggregation yields.
+    pub yields: Option<Shape>,
     /// Plaintext met in fields that should hold none, by path.
     pub plaintext: Vec<(Arc<FieldRule>, u32)>,
 }

@@ -1,7 +1,6 @@
 //! The pump of one connection: bytes in, whole frames to the session, bytes out. Owns back-pressure and time limits;
 //! decides nothing about a frame.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -9,9 +8,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::incoming::Incoming;
 use super::leg::Leg;
 use super::observe::Observer;
 use super::outgoing::Outgoing;
@@ -21,18 +20,10 @@ use crate::session::{Closing, Context, Session, Step};
 use crate::topology::Address;
 use crate::wire::deframe::{Peeled, peel};
 
-/// What one read takes at most; one buffer per worker thread serves all its connections.
-const SCRATCH: usize = 64 * 1024;
 /// A partial frame may take this long to become whole.
 const FRAME_TIME: Duration = Duration::from_secs(60);
 /// While draining, a peer that takes nothing for so long is not waited for.
 const DRAIN_STALL: Duration = Duration::from_secs(2);
-/// An input buffer that has grown past this is given back once it is empty.
-const KEEP: usize = 4 * 1024;
-
-thread_local! {
-    static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
-}
 
 /// Why a connection ended, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,16 +69,6 @@ pub(super) struct Connection {
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<dyn Future<Output = ()>>>,
     stopping: bool,
-}
-
-/// Bytes of a frame that is not whole yet, or of frames that wait until there is room for what becomes of them.
-#[derive(Default)]
-struct Incoming {
-    bytes: Vec<u8>,
-    since: Option<Instant>,
-    closed: bool,
-    /// It holds whole frames.
-    whole: bool,
 }
 
 /// What a wait came back with.
@@ -387,55 +368,6 @@ impl Connection {
     }
 }
 
-impl Incoming {
-    /// Reads once. `Ready(Ok(0))` is the end of the stream.
-    fn poll_fill(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        source: Pin<&mut Leg>,
-    ) -> Poll<io::Result<usize>> {
-        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
-            match source.poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) => {
-                    let read = buf.filled();
-                    self.closed = read.is_empty();
-                    self.bytes.extend_from_slice(read);
-                    Poll::Ready(Ok(read.len()))
-                }
-                Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                    self.closed = true;
-                    Poll::Ready(Ok(0))
-                }
-                Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-    }
-
-    /// Nothing will come of it any more.
-    fn is_over(&self) -> bool {
-        self.closed && !self.whole
-    }
-
-    /// Keeps what follows `at`: whole frames, or the beginning of one, whose time starts now.
-    fn keep_rest(&mut self, mut bytes: Vec<u8>, at: usize) {
-        if at > 0 {
-            bytes.drain(..at);
-            self.since = None;
-        }
-        if bytes.is_empty() {
-            self.since = None;
-            if bytes.capacity() > KEEP {
-                bytes = Vec::new();
-            }
-        } else if self.since.is_none() && !self.whole {
-            self.since = Some(Instant::now());
-        }
-        self.bytes = bytes;
-    }
-}
-
 fn with_context<T>(
     shared: &Shared,
     live: &Live,
@@ -451,6 +383,7 @@ fn with_context<T>(
         ring: &ring,
         hosts: &live.hosts,
         listener,
+        cursors: shared.cursors(),
         pseudonymizer: shared.pseudonymizer(),
         now_us,
         unix_ms: shared.unix_ms_at(now_us),

@@ -14,7 +14,7 @@ use crate::crypto::pseudonym::Pseudonymizer;
 use crate::keys::KeyRing;
 use crate::metrics::Metrics;
 use crate::policy::{FieldMap, Found};
-use crate::session::Wanted;
+use crate::session::{Cursors, Wanted};
 use crate::store::{Catalogue, KeyService};
 use crate::tls::Upstream;
 use crate::topology::HostMap;
@@ -57,6 +57,7 @@ pub struct Shared {
     /// Protected operations go on while the audit log cannot be written.
     audit_optional: bool,
     metrics: Arc<Metrics>,
+    cursors: Cursors,
     pseudonymizer: Pseudonymizer,
     stop: watch::Receiver<bool>,
     started: Instant,
@@ -82,6 +83,7 @@ impl Shared {
             audit,
             audit_optional,
             metrics,
+            cursors: Cursors::default(),
             pseudonymizer,
             stop,
             started: Instant::now(),
@@ -127,6 +129,10 @@ impl Shared {
 
     pub(super) fn ring(&self) -> Guard<Arc<KeyRing>> {
         self.keys.load()
+    }
+
+    pub(super) fn cursors(&self) -> &Cursors {
+        &self.cursors
     }
 
     pub(super) fn pseudonymizer(&self) -> &Pseudonymizer {

@@ -205,11 +205,21 @@ impl Session {
     ) {
         let mut pending = Pending::new(request.id, Kind::Command, cx.now_us);
         pending.entry = request.entry;
+        match request.command {
+            "find" | "findAndModify" | "findandmodify" if !plan.summary.computed => {
+                pending.shows = request.policy.as_ref().map(|policy| policy.shape.clone());
+            }
+            "aggregate" => pending.shows = plan.summary.yields,
+            "getMore" => {
+                pending.cursor = request.cursor;
+                pending.shows = request.cursor.and_then(|id| cx.cursors.shape(id));
+            }
+            _ => {}
+        }
         pending.policy = request.policy;
         pending.others = request.others;
         pending.event = event;
         pending.sealed = plan.summary.rules;
-        pending.computed = plan.summary.computed;
         if request.silent {
             // Nobody will say how it went: it counts as done once it is on its way.
             let done = self.finish(pending, Outcome::Ok, cx);

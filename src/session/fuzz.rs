@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bson::{Bson, Document, doc};
 
 use self::grammar::Source;
-use super::{Context, Session, Step};
+use super::{Context, Cursors, Session, Step};
 use crate::config::{Config, Empty};
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::event::Outcome;
@@ -130,6 +130,7 @@ fn with_session(steps: impl FnOnce(&mut Session, &Context<'_>)) {
             ring,
             hosts: &hosts,
             listener,
+            cursors: &Cursors::default(),
             pseudonymizer,
             now_us: 0,
             unix_ms: 0,

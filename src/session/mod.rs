@@ -4,6 +4,7 @@
 
 mod auth;
 mod client;
+mod cursors;
 pub mod fuzz;
 mod greet;
 mod pending;
@@ -23,6 +24,7 @@ use crate::plan::{Catalogue, Plan};
 use crate::policy::{CollectionPolicy, FieldMap, FieldRule, Found};
 use crate::topology::{Address, HostMap};
 
+pub use cursors::Cursors;
 pub use proof::prove_command;
 
 /// What a session needs to know for one step. All of it may have changed since the step before.
@@ -37,6 +39,8 @@ pub struct Context<'a> {
     pub hosts: &'a HostMap,
     /// The advertised address of the listener the client came in by.
     pub listener: &'a Address,
+    /// What the cursors show that any connection has open.
+    pub cursors: &'a Cursors,
     /// Makes the audit's pseudonyms.
     pub pseudonymizer: &'a Pseudonymizer,
     /// Monotonic time, in microseconds.

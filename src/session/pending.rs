@@ -8,7 +8,7 @@ use super::auth::Candidate;
 use crate::command::table::Entry;
 use crate::event::CommandEvent;
 use crate::limits;
-use crate::policy::{CollectionPolicy, FieldRule};
+use crate::policy::{CollectionPolicy, FieldRule, Shape};
 
 /// One request in flight.
 pub(super) struct Pending {
@@ -20,8 +20,10 @@ pub(super) struct Pending {
     pub(super) others: Vec<Arc<CollectionPolicy>>,
     pub(super) event: Option<Box<CommandEvent>>,
     pub(super) sealed: Vec<(Arc<FieldRule>, u32)>,
-    /// A projection computes fields: what stands in a path need not be what is stored there.
-    pub(super) computed: bool,
+    /// Which rule's values stand where in the documents of the reply; `None` where that is not known.
+    pub(super) shows: Option<Shape>,
+    /// The cursor that a `getMore` goes on with.
+    pub(super) cursor: Option<i64>,
     pub(super) started_us: u64,
     pub(super) spent_us: u64,
 }
@@ -50,7 +52,8 @@ impl Pending {
             others: Vec::new(),
             event: None,
             sealed: Vec::new(),
-            computed: false,
+            shows: None,
+            cursor: None,
             started_us,
             spent_us: 0,
         }

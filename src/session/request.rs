@@ -28,6 +28,8 @@ pub(super) struct Request<'a> {
     pub(super) db: &'a str,
     /// The collection, where it names one.
     pub(super) collection: Option<&'a str>,
+    /// The cursor that a `getMore` goes on with.
+    pub(super) cursor: Option<i64>,
     /// The namespace's policy; `None` where nothing in it is protected. Of a command on several namespaces, the first
     /// that is protected.
     pub(super) policy: Option<Arc<CollectionPolicy>>,
@@ -55,6 +57,7 @@ impl<'a> Request<'a> {
             entry,
             db: view.db,
             collection,
+            cursor: view.first.integer().filter(|_| view.name == "getMore"),
             policy,
             others,
         }

@@ -120,12 +120,10 @@ impl Session {
         };
         let policy = front.policy.clone();
         let entry = front.entry;
-        let shows_stored =
-            entry.is_some_and(|e| matches!(e.name, "find" | "findAndModify" | "findandmodify"));
-        let shows_stored = shows_stored && !front.computed;
+        let (shows, cursor) = (front.shows.clone(), front.cursor);
         let reading = Reading {
             reply: entry.map_or(Reply::Documents, |e| e.reply),
-            stored: policy.as_ref().filter(|_| shows_stored).map(|p| &p.shape),
+            stored: shows.as_ref(),
             strict: policy.is_some() || !front.sealed.is_empty(),
         };
         let mut draft = Draft::new(message.frame(), cx.ring, None);
@@ -147,6 +145,11 @@ impl Session {
                 return self.fail(&refusal, cx, to_client).map(|()| Step::Done);
             }
         };
+        match (shows, cursor, facts.cursor) {
+            (Some(_), Some(exhausted), Some(0)) => cx.cursors.forget(exhausted),
+            (Some(shows), None, Some(open)) if open != 0 => cx.cursors.keep(open, &shows),
+            _ => {}
+        }
         self.note(&facts, &applied, &mut plan, policy, cx);
         self.advance_with(message, more, outcome(&facts), applied, plan, cx);
         self.pending.release(to_client);

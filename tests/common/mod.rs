@@ -18,7 +18,7 @@ use fieldveil::keys::KeyRing;
 use fieldveil::policy::Found;
 use fieldveil::secret::Secret;
 use fieldveil::session::fuzz::{SAMPLE, ring, sample};
-use fieldveil::session::{Context, Done, Session, Step};
+use fieldveil::session::{Context, Cursors, Done, Session, Step};
 use fieldveil::topology::{Address, HostMap};
 use fieldveil::wire::encode;
 use fieldveil::wire::op_msg::OpMsg;
@@ -29,6 +29,7 @@ pub struct Harness {
     ring: KeyRing,
     hosts: HostMap,
     listener: Address,
+    cursors: Cursors,
     pseudonymizer: Pseudonymizer,
     pub session: Session,
     next: i32,
@@ -81,6 +82,7 @@ impl Harness {
             ring,
             hosts: HostMap::default(),
             listener: Address::parse("127.0.0.1:27018").unwrap(),
+            cursors: Cursors::default(),
             pseudonymizer: Pseudonymizer::new(&Secret::new([7; 32])),
             session: Session::new(1, None),
             next: 1,
@@ -128,6 +130,7 @@ impl Harness {
             ring: &self.ring,
             hosts: &self.hosts,
             listener: &self.listener,
+            cursors: &self.cursors,
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,
@@ -154,6 +157,7 @@ impl Harness {
             ring: &self.ring,
             hosts: &self.hosts,
             listener: &self.listener,
+            cursors: &self.cursors,
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,
@@ -175,6 +179,7 @@ impl Harness {
             ring: &self.ring,
             hosts: &self.hosts,
             listener: &self.listener,
+            cursors: &self.cursors,
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,

@@ -132,3 +132,7 @@ def test_database_level_aggregate_of_literals(app, documents):
         assert list(app.aggregate([{"$documents": [{"a": 1}]}])) == [{"a": 1}]
     except OperationFailure as e:
         assert e.details["errmsg"].startswith("fieldveil: "), e.details
+
+
+def test_nothing_of_all_this_was_taken_for_plaintext(proxy):
+    assert harness.metric(proxy, "fieldveil_plaintext_found_total") == 0

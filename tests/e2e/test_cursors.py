@@ -7,7 +7,7 @@ from bson import Int64
 from pymongo import CursorType
 from pymongo.errors import OperationFailure
 
-from harness import wait_until
+from harness import metric, wait_until
 from samples import patient
 
 COUNT = 500
@@ -70,3 +70,18 @@ def test_change_stream_is_opened(app, markers):
     assert updated["updateDescription"]["updatedFields"] == {"nhs_number": value, "contacts.0.phone": value}
     assert updated["fullDocument"]["nhs_number"] == value
     app.patients.delete_one({"_id": "stream"})
+
+
+def test_what_is_out_of_its_place_is_found_in_every_batch(proxy, app, direct, documents):
+    """Plaintext past the proxy is counted, a ciphertext moved to another field refused; wherever in the reply."""
+    assert metric(proxy, "fieldveil_plaintext_found_total") == 0, "something else was taken for plaintext"
+    direct.patients.insert_one({"_id": COUNT, "nhs_number": "stored past the proxy"})
+    reads = [lambda: app.patients.find().sort("_id", 1).batch_size(50), lambda: app.patients.aggregate([{"$sort": {"_id": 1}}], batchSize=50)]
+    for n, read in enumerate(reads, 1):
+        assert [d["nhs_number"] for d in read()][-1] == "stored past the proxy"
+        wait_until("it to be counted", lambda: metric(proxy, "fieldveil_plaintext_found_total") == n, 5)
+    direct.patients.update_one({"_id": COUNT}, {"$set": {"nhs_number": direct.patients.find_one({"_id": 0})["mrn"]}})
+    for read in reads:
+        with pytest.raises(OperationFailure, match="moved there from another field"):
+            list(read())
+    direct.patients.delete_one({"_id": COUNT})
