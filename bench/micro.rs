@@ -76,6 +76,7 @@ impl Bench {
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,
+            login: false,
             audit_ready: true,
         }
     }

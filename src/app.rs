@@ -161,6 +161,7 @@ async fn live(config: &Config, tls: Option<&ServerTls>) -> Result<Live, Error> {
         tls_in: tls.map(ServerTls::current),
         catalogue: Catalogue::new(upstream.driver_options())?,
         upstream,
+        login: config.upstream.has_credentials() || config.keys.uri.has_credentials(),
         times: Times {
             handshake: config.limits.handshake,
             connect: config.limits.connect,

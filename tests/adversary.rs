@@ -399,3 +399,46 @@ fn strips_a_speculative_authentication_by_certificate() {
         .sent();
     assert!(sent.contains_key("speculativeAuthenticate"), "{sent}");
 }
+
+#[test]
+fn rejects_what_is_protected_before_a_login_and_names_nothing() {
+    let mut h = Harness::new(1);
+    h.login = true;
+    let protected = [
+        doc! { "insert": "p", "documents": [{ "nhs": "SECRET" }] },
+        doc! { "find": "p", "filter": { "nhs": "SECRET" } },
+        doc! { "find": "p", "filter": { "nhs": { "$gt": "SECRET" } } },
+        doc! { "aggregate": "free", "pipeline": [{ "$lookup": { "from": "p", "pipeline": [{ "$match": { "nhs": "SECRET" } }], "as": "c" } }], "cursor": {} },
+        doc! { "explain": { "find": "p", "filter": { "nhs": "SECRET" } } },
+        doc! { "getMore": 1_i64, "collection": "p" },
+    ];
+    for command in &protected {
+        let outcome = h.command(command.clone());
+        assert!(
+            matches!(&outcome, Outcome::Answered(reply) if reply.get_i32("code").ok() == Some(13)
+                && reply.get_str("codeName").ok() == Some("Unauthorized")),
+            "{outcome:?}"
+        );
+        let text = outcome.refused();
+        assert!(!text.contains("nhs") && !text.contains("SECRET"), "{text}");
+    }
+    // What is not protected is the server's to answer.
+    h.command(doc! { "find": "free", "filter": {} }).sent();
+    h.command(doc! { "ping": 1 }).sent();
+
+    // A step is not a login; the server's `done` is.
+    let start = doc! { "saslStart": 1, "mechanism": "SCRAM-SHA-256", "payload": "n,,n=u,r=x" };
+    h.command(start.clone()).sent();
+    h.reply(doc! { "ok": 1, "done": false, "conversationId": 1, "payload": "" });
+    refuses(h.command(protected[1].clone()), "requires authentication");
+    h.command(doc! { "saslContinue": 1, "conversationId": 1, "payload": "" })
+        .sent();
+    h.reply(doc! { "ok": 0, "code": 18 });
+    refuses(h.command(protected[1].clone()), "requires authentication");
+    h.command(start).sent();
+    h.reply(doc! { "ok": 1, "done": true, "conversationId": 1, "payload": "" });
+    h.command(protected[1].clone()).sent();
+    h.command(doc! { "logout": 1 }).sent();
+    h.reply(doc! { "ok": 1 });
+    refuses(h.command(protected[1].clone()), "requires authentication");
+}

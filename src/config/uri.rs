@@ -20,6 +20,11 @@ impl ConnectionUri {
         Ok(Self(text.into()))
     }
 
+    /// Whether it holds credentials, or names a way to log in that needs none in it (a certificate, an instance's role).
+    pub fn has_credentials(&self) -> bool {
+        self.0.contains('@') || self.0.to_ascii_lowercase().contains("authmechanism=")
+    }
+
     /// The whole text, password included: for the driver, never for a log.
     pub fn expose(&self) -> &str {
         &self.0
@@ -50,6 +55,18 @@ impl fmt::Debug for ConnectionUri {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn knows_whether_there_are_credentials() {
+        for (text, has) in [
+            ("mongodb://u:pw@h1:1,h2:2/db?a=b", true),
+            ("mongodb+srv://h/?AuthMechanism=MONGODB-X509", true),
+            ("mongodb://127.0.0.1:27017", false),
+            ("mongodb://h1,h2/?replicaSet=rs0&tls=true", false),
+        ] {
+            assert_eq!(ConnectionUri::new(text).unwrap().has_credentials(), has, "{text}");
+        }
+    }
 
     #[test]
     fn never_shows_a_password() {

@@ -387,6 +387,7 @@ fn with_context<T>(
         pseudonymizer: shared.pseudonymizer(),
         now_us,
         unix_ms: shared.unix_ms_at(now_us),
+        login: live.login,
         audit_ready: shared.audit_ready(),
     })
 }

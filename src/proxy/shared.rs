@@ -31,6 +31,8 @@ pub struct Live {
     pub catalogue: Catalogue,
     /// The MongoDB side: hosts and TLS.
     pub upstream: Upstream,
+    /// The upstream lets nobody in without a login.
+    pub login: bool,
     /// Bounds of a connection.
     pub times: Times,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::pending::{Kind, Pending};
-use super::refuse::apply_refusal;
+use super::refuse::{apply_refusal, must_log_in};
 use super::request::{Request, read};
 use super::verdict::decide;
 use super::{Closing, Context, Session, Step, Wanted, proof, refuse};
@@ -115,6 +115,15 @@ impl Session {
             return Ok(Step::Done);
         }
         let decided = decide(&view, &request, cx);
+        let decided = if cx.login && !self.logged_in {
+            // Not even the words of a refusal: they name the field map's paths.
+            decided
+                .ok()
+                .filter(|(plan, touches)| !touches && !plan.needs_keys() && plan.summary.rules.is_empty())
+                .ok_or_else(|| must_log_in(request.command))
+        } else {
+            decided
+        };
         let result = match decided {
             Ok((plan, _)) if plan.needs_keys() => return Ok(Step::NeedKeys(Wanted::new(plan))),
             Ok((_, true)) if !cx.audit_ready => Err(Refusal::new(

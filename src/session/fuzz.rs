@@ -134,6 +134,7 @@ fn with_session(steps: impl FnOnce(&mut Session, &Context<'_>)) {
             pseudonymizer,
             now_us: 0,
             unix_ms: 0,
+            login: false,
             audit_ready: true,
         };
         let mut session = Session::new(1, None);

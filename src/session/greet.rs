@@ -77,10 +77,11 @@ impl Session {
 
     /// Whether the principal authenticated in this database.
     fn is_of(&self, db: &str) -> bool {
-        self.principal
-            .as_ref()
-            .and_then(|principal| principal.rsplit_once('@'))
-            .is_some_and(|(_, source)| source == db)
+        match &self.principal {
+            Some(principal) => principal.rsplit_once('@').is_some_and(|(_, source)| source == db),
+            // Whoever logged in without telling us a name could be of any.
+            None => self.logged_in,
+        }
     }
 
     /// A legacy hello in an `OP_QUERY`; any other legacy command is refused.

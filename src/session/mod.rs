@@ -47,6 +47,9 @@ pub struct Context<'a> {
     pub now_us: u64,
     /// Unix time, in milliseconds.
     pub unix_ms: i64,
+    /// The deployment lets nobody in without a login, so neither does what belongs to it: no key is made or used for
+    /// whoever has not logged in.
+    pub login: bool,
     /// The audit log can be written, or need not be.
     pub audit_ready: bool,
 }
@@ -124,6 +127,8 @@ pub struct Session {
     candidate: Option<auth::Candidate>,
     pending: pending::Queue,
     greeted: bool,
+    /// The server has accepted an authentication, whether or not it named the user to us.
+    logged_in: bool,
     /// Commands that have come to an end since the pump last looked.
     done: Vec<Done>,
     /// Authentications that have come to an end since then.
@@ -141,6 +146,7 @@ impl Session {
             candidate: None,
             pending: pending::Queue::default(),
             greeted: false,
+            logged_in: false,
             done: Vec::new(),
             notices: Vec::new(),
         }

@@ -97,10 +97,14 @@ impl Session {
     }
 }
 
+/// MongoDB's `Unauthorized`.
+const UNAUTHORIZED: i32 = 13;
+
 /// The error document: `ok: 0`, `errmsg` beginning with `fieldveil: `, `code` and `codeName`.
 pub(super) fn document(refusal: &Refusal) -> Vec<u8> {
     let (code, name) = refusal.reason.code();
     let (code, name) = match refusal.code {
+        Some(UNAUTHORIZED) => (UNAUTHORIZED, "Unauthorized".to_owned()),
         Some(own) => (own, format!("Location{own}")),
         None => (code, name.to_owned()),
     };
@@ -110,6 +114,18 @@ pub(super) fn document(refusal: &Refusal) -> Vec<u8> {
         .int32("code", code)
         .string("codeName", &name);
     doc.finish()
+}
+
+/// The server's own answer to a command before a login. Given here, since the command would have to be sealed, and that
+/// takes keys; or to be printed by the server, in the clear.
+pub(super) fn must_log_in(command: &str) -> Refusal {
+    Refusal::new(
+        Reason::Authentication,
+        format!(
+            "command '{command}' requires authentication: the proxy's own connection string has credentials, so applications need theirs"
+        ),
+    )
+    .with_code(UNAUTHORIZED)
 }
 
 /// Why a plan could not be applied, as an answer.

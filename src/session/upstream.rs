@@ -89,6 +89,7 @@ impl Session {
                 let facts = reply::facts(&body).unwrap_or_default();
                 if facts.ok {
                     self.principal = None;
+                    self.logged_in = false;
                 }
                 to_client.extend_from_slice(frame);
                 self.advance(&message, more, outcome(&facts), cx);
@@ -259,6 +260,7 @@ impl Session {
             });
             return;
         }
+        self.logged_in |= facts.done;
         if facts.done
             && let Some(candidate) = self.candidate.take()
         {

@@ -30,6 +30,8 @@ pub struct Harness {
     hosts: HostMap,
     listener: Address,
     cursors: Cursors,
+    /// The deployment wants a login first.
+    pub login: bool,
     pseudonymizer: Pseudonymizer,
     pub session: Session,
     next: i32,
@@ -83,6 +85,7 @@ impl Harness {
             hosts: HostMap::default(),
             listener: Address::parse("127.0.0.1:27018").unwrap(),
             cursors: Cursors::default(),
+            login: false,
             pseudonymizer: Pseudonymizer::new(&Secret::new([7; 32])),
             session: Session::new(1, None),
             next: 1,
@@ -134,6 +137,7 @@ impl Harness {
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,
+            login: self.login,
             audit_ready: true,
         };
         let step = self
@@ -161,6 +165,7 @@ impl Harness {
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,
+            login: self.login,
             audit_ready: true,
         };
         let step = self
@@ -183,6 +188,7 @@ impl Harness {
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,
+            login: self.login,
             audit_ready: true,
         };
         self.session.abandon(&cx);

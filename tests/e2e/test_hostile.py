@@ -14,11 +14,12 @@ import zlib
 import bson
 import pytest
 
-from harness import OP_COMPRESSED, OP_MSG, OP_QUERY, Proxy, frame, op_msg, receive
+from harness import OP_COMPRESSED, OP_MSG, OP_QUERY, PATIENTS, Proxy, frame, op_msg, receive
 from samples import patient
 
 # A mongod 6.0.5 that logs loudly aborts on a `$db` that is no string, before any login: what gets through here can end it.
 OWN_MONGOD = True
+COLLECTIONS = {"patients": PATIENTS, "untouched": {"secret": '{ mode = "deterministic", type = "string" }'}}
 
 TOTAL = 10_000
 OVER_TLS = 4_000  # the rest goes to the TLS listener itself
@@ -244,6 +245,18 @@ def test_a_slow_client_is_cut_off_or_costs_little(proxy):
     for s in sockets:
         s.close()
     assert grown < 200 << 20, f"{grown >> 20} MiB for 20 clients that do not read"
+
+
+def test_nothing_unauthenticated_makes_a_key(proxy, app, direct_client, db_name, markers):
+    with proxy.tls_socket() as s:
+        for command in ({"insert": "untouched", "documents": [{"secret": markers.text()}]}, {"find": "untouched", "filter": {"secret": markers.text()}}):
+            s.sendall(op_msg({**command, "$db": db_name}))
+            reply = receive(s)[1]
+            assert (reply["code"], reply["codeName"]) == (13, "Unauthorized")
+    vault = direct_client.encryption[db_name]
+    assert vault.count_documents({"keyAltNames": {"$regex": "untouched"}}) == 0
+    app.untouched.insert_one({"secret": markers.text()})
+    assert vault.count_documents({"keyAltNames": {"$regex": "untouched"}}) == 1, "the test looks in the wrong place"
 
 
 def test_nothing_unauthenticated_reaches_the_data(proxy, app, direct, db_name):
