@@ -13,6 +13,8 @@ mod common;
 mod bulk_write;
 #[path = "cases/pipeline_updates.rs"]
 mod pipeline_updates;
+#[path = "cases/registry.rs"]
+mod registry;
 
 use bson::{Bson, Document, doc};
 use common::{Harness, Outcome, is_sealed};
@@ -407,6 +409,24 @@ fn refuses_updates_that_cannot_work_on_ciphertext() {
             false,
         ),
         &["contacts", "$sort"],
+    );
+}
+
+#[test]
+fn rejects_set_semantics_while_one_value_may_be_stored_in_several_forms() {
+    const MORE: &str = r#"
+[[collection]]
+namespace = "c.q"
+[collection.fields]
+"links.id" = { mode = "deterministic", type = "string" }
+"#;
+    let add = doc! { "update": "q", "updates": [{ "q": {}, "u": { "$addToSet": { "links": { "id": "SECRET", "n": 1 } } } }] };
+    Harness::with(MORE, 1).command(add.clone()).sent();
+    refuses(Harness::with(MORE, 2).command(add), &["links.id", "$addToSet"]);
+    let add = doc! { "$addToSet": { "nhs": "SECRET" } };
+    refuses(
+        update(&mut Harness::new(2), doc! {}, add, false),
+        &["'nhs'", "$addToSet"],
     );
 }
 

@@ -241,7 +241,7 @@ fn fit(fit: Fit) -> &'static str {
     }
 }
 
-fn operator_rows(out: &mut String, rows: &[Operator]) {
+fn operator_rows<K>(out: &mut String, rows: &[Operator<K>]) {
     out.push_str(COLUMNS);
     for row in rows {
         writeln!(
@@ -289,7 +289,7 @@ fn filters(out: &mut String) {
     out.push_str("| operator | | note |\n|---|---|---|\n");
     for (name, top, note) in FILTER_TOP {
         let top = match top {
-            Top::Planned => "planned",
+            Top::Branches | Top::Expression => "planned",
             Top::Removed => "removed",
             Top::Kept => "kept",
             Top::Refused => "refused",
@@ -521,7 +521,7 @@ fn agrees(cell: Fit, tried: &[(Document, bool)], what: &str) {
     assert!(right, "{what} is documented as {cell:?}: {tried:?}");
 }
 
-fn cells(row: &Operator) -> [Fit; 4] {
+fn cells<K>(row: &Operator<K>) -> [Fit; 4] {
     [row.deterministic, row.random, row.each, row.around]
 }
 
@@ -587,7 +587,7 @@ fn operators_at_the_top_of_a_filter_do_what_is_documented() {
         let outcome = harness.command(doc! { "find": "p", "filter": filter });
         match (top, outcome) {
             (Top::Refused, Outcome::Answered(_)) => {}
-            (Top::Planned, Outcome::Sent(sent)) => {
+            (Top::Branches | Top::Expression, Outcome::Sent(sent)) => {
                 let text = sent.to_string();
                 assert!(text.contains(name) && !text.contains("SECRET"), "{name}: {text}");
             }

@@ -14,6 +14,7 @@ use lists::{all, list};
 use refuse::{below, refused, searchable, single_value, unanalysable, unknown};
 
 use super::expression;
+use super::operators::{self, Fit, Predicate, Top};
 use crate::bson::{Doc, Element, kind};
 use crate::limits;
 use crate::plan::canonical::canonical;
@@ -77,8 +78,9 @@ fn clauses(
     let region = draft.open_doc(doc);
     for element in doc.elements() {
         let element = element.map_err(malformed)?;
-        match element.key {
-            b"$and" | b"$or" | b"$nor" => {
+        let top = operators::filter_top(element.key);
+        match (element.key, top) {
+            (_, Some(Top::Branches)) => {
                 // The server refuses anything else, but its log would have shown it.
                 let Some(list) = element
                     .document()
@@ -101,18 +103,16 @@ fn clauses(
                 }
                 draft.close(inner_region, list.end());
             }
-            b"$expr" => {
+            (_, Some(Top::Expression)) => {
                 let none = expression::Variables::with_collation(around.collation);
                 let variables = around.variables.unwrap_or(&none);
                 expression::plan(draft, &element, shape, variables)?;
             }
             // It goes to the server's log and profiler and could hold anything.
-            b"$comment" => draft.drop_element(&element),
-            b"$alwaysTrue" | b"$alwaysFalse" | b"$sampleRate" => {}
-            b"$where" | b"$text" | b"$jsonSchema" | b"$_internalSchemaEq" => {
-                return Err(unanalysable(&element));
-            }
-            key if key.first() == Some(&b'$') => {
+            (_, Some(Top::Removed)) => draft.drop_element(&element),
+            (_, Some(Top::Kept)) => {}
+            (_, Some(Top::Refused)) => return Err(unanalysable(&element)),
+            (key, None) if key.first() == Some(&b'$') => {
                 return Err(Refusal::new(
                     Reason::Operator,
                     format!(
@@ -121,7 +121,7 @@ fn clauses(
                     ),
                 ));
             }
-            path => match shape.resolve(path) {
+            (path, None) => match shape.resolve(path) {
                 Target::Plain => {}
                 Target::Unknown => return Err(unknown(&element)),
                 Target::Sealed(rule) => predicate(draft, &element, &rule, around, conjunct, depth)?,
@@ -147,7 +147,7 @@ pub fn predicate(
     depth: usize,
 ) -> Result<(), Refusal> {
     draft.touch(rule);
-    match operators(element)? {
+    match written_operators(element)? {
         Some(doc) => {
             let region = draft.open_doc(&doc);
             for operator in doc.elements() {
@@ -176,33 +176,15 @@ fn operate(
             "filters nest deeper than 200 levels",
         ));
     }
-    match operator.key {
-        b"$exists" => Ok(()),
-        b"$eq" => {
+    let row = operators::filter(operator.key).filter(|row| row.on(rule) != Fit::No);
+    match row.map(|row| row.kind) {
+        Some(Predicate::Outside) => Ok(()),
+        Some(Predicate::One(list_operator)) => {
             let named = Named { operator, path };
-            widen(
-                draft,
-                &named,
-                rule,
-                around,
-                conjunct,
-                b"$in",
-                operator.kind == kind::REGEX,
-            )
+            let conjunct = conjunct && operator.key == b"$eq";
+            widen(draft, &named, rule, around, conjunct, list_operator.as_bytes())
         }
-        b"$ne" => {
-            let named = Named { operator, path };
-            widen(
-                draft,
-                &named,
-                rule,
-                around,
-                false,
-                b"$nin",
-                operator.kind == kind::REGEX,
-            )
-        }
-        b"$in" | b"$nin" => list(
+        Some(Predicate::List) => list(
             draft,
             operator,
             path,
@@ -210,48 +192,42 @@ fn operate(
             around,
             conjunct && operator.key == b"$in",
         ),
-        b"$all" => all(draft, operator, path, rule, around, conjunct, depth),
-        b"$not" => match operators(operator)? {
-            Some(doc) => {
-                let region = draft.open_doc(&doc);
-                for inner in doc.elements() {
-                    operate(
-                        draft,
-                        &inner.map_err(malformed)?,
-                        path,
-                        rule,
-                        around,
-                        false,
-                        depth + 1,
-                    )?;
-                }
-                draft.close(region, doc.end());
-                Ok(())
-            }
+        Some(Predicate::All) => all(draft, operator, path, rule, around, conjunct, depth),
+        Some(Predicate::Not) => match written_operators(operator)? {
+            Some(doc) => nested(draft, &doc, path, rule, around, depth),
             None => Err(refused(rule, "$not with a regular expression")),
         },
-        b"$elemMatch" if rule.seals_elements() => match operators(operator)? {
-            Some(doc) => {
-                let region = draft.open_doc(&doc);
-                for inner in doc.elements() {
-                    operate(
-                        draft,
-                        &inner.map_err(malformed)?,
-                        path,
-                        rule,
-                        around,
-                        false,
-                        depth + 1,
-                    )?;
-                }
-                draft.close(region, doc.end());
-                Ok(())
-            }
+        Some(Predicate::Items) => match written_operators(operator)? {
+            Some(doc) => nested(draft, &doc, path, rule, around, depth),
             None => Err(refused(rule, "$elemMatch on fields of its items")),
         },
-        b"$size" if rule.seals_elements() => Ok(()),
-        _ => Err(refused(rule, &operator.key_text())),
+        Some(Predicate::Inside) | None => Err(refused(rule, &operator.key_text())),
     }
+}
+
+/// Operators inside another one, on the same path.
+fn nested(
+    draft: &mut Draft<'_>,
+    doc: &Doc<'_>,
+    path: &[u8],
+    rule: &Arc<FieldRule>,
+    around: &mut Around<'_>,
+    depth: usize,
+) -> Result<(), Refusal> {
+    let region = draft.open_doc(doc);
+    for inner in doc.elements() {
+        operate(
+            draft,
+            &inner.map_err(malformed)?,
+            path,
+            rule,
+            around,
+            false,
+            depth + 1,
+        )?;
+    }
+    draft.close(region, doc.end());
+    Ok(())
 }
 
 struct Named<'e, 'a> {
@@ -267,10 +243,9 @@ fn widen(
     around: &mut Around<'_>,
     conjunct: bool,
     list_operator: &[u8],
-    regex: bool,
 ) -> Result<(), Refusal> {
     let element = named.operator;
-    if regex {
+    if element.kind == kind::REGEX {
         return Err(refused(rule, "a regular expression (regex)"));
     }
     if element.kind == kind::NULL {
@@ -323,7 +298,7 @@ fn equality(
 }
 
 /// The document of operators that `element` holds, if that is what it is: the server looks at the first key.
-fn operators<'a>(element: &Element<'a>) -> Result<Option<Doc<'a>>, Refusal> {
+fn written_operators<'a>(element: &Element<'a>) -> Result<Option<Doc<'a>>, Refusal> {
     if element.kind != kind::DOCUMENT {
         return Ok(None);
     }

@@ -1,5 +1,9 @@
-//! What each query operator, update operator and index type does on protected fields, as tables for people. Decides
-//! nothing: `filter`, `update_ops` and `create_indexes` do, and `tests/generated_docs.rs` holds every cell against them.
+//! What each query operator, update operator and index type does on protected fields: closed tables. `filter` and
+//! `update_ops` dispatch on the first two: what a cell refuses is refused, and the row says how the rest is planned. The
+//! table of indexes is for people; `create_indexes` decides. `docs/COMMANDS.md` is generated from all of them, and
+//! `tests/generated_docs.rs` holds every cell against what the code does.
+
+use crate::policy::{FieldRule, Target};
 
 /// What comes of an operator at one kind of path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +18,11 @@ pub enum Fit {
 
 /// One operator at the four kinds of protected path.
 #[derive(Clone, Copy, Debug)]
-pub struct Operator {
+pub struct Operator<K = Predicate> {
     /// Its name.
     pub name: &'static str,
+    /// How it is planned where no cell refuses it.
+    pub kind: K,
     /// On a deterministic field.
     pub deterministic: Fit,
     /// On a random field, sealed as one value.
@@ -29,11 +35,78 @@ pub struct Operator {
     pub note: &'static str,
 }
 
+impl<K> Operator<K> {
+    /// Its cell for a field of this rule.
+    pub fn on(&self, rule: &FieldRule) -> Fit {
+        if rule.is_deterministic() {
+            self.deterministic
+        } else if rule.seals_elements() {
+            self.each
+        } else {
+            self.random
+        }
+    }
+
+    /// Its cell for what a path leads to; nothing works below a sealed value.
+    pub fn at(&self, target: &Target) -> Fit {
+        match target {
+            Target::Plain => Fit::Yes,
+            Target::Sealed(rule) => self.on(rule),
+            Target::Above(_) => self.around,
+            Target::Below(_) | Target::Unknown => Fit::No,
+        }
+    }
+}
+
+/// How a filter operator is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Predicate {
+    /// Says nothing about the value, or about what the server can see of it.
+    Outside,
+    /// One literal; in several stored forms it becomes this operator over all of them.
+    One(&'static str),
+    /// A list of literals.
+    List,
+    /// `$all`.
+    All,
+    /// `$not`.
+    Not,
+    /// `$elemMatch`.
+    Items,
+    /// Looks into the value: no cell lets it through.
+    Inside,
+}
+
+/// How an update operator is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Stores the operand.
+    Assign,
+    /// Takes the value away.
+    Remove,
+    /// Adds items to an array.
+    Push,
+    /// Adds items to an array that are not there yet.
+    AddToSet,
+    /// Takes out the items that meet a condition.
+    Pull,
+    /// Takes out the items that equal one of a list.
+    PullAll,
+    /// Takes out the first or last item.
+    Pop,
+    /// Moves the value to another path.
+    Rename,
+    /// Computes with the stored value: no cell lets it through.
+    Compute,
+}
+
 /// What becomes of an operator that stands in no field's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Top {
     /// Its clauses are planned like the filter itself.
-    Planned,
+    Branches,
+    /// Planned as an expression.
+    Expression,
     /// Taken out before the command goes on.
     Removed,
     /// Goes on as it is.
@@ -44,10 +117,11 @@ pub enum Top {
 
 use Fit::{No, Partly, Yes};
 
-const fn row(name: &'static str, fits: [Fit; 4], note: &'static str) -> Operator {
+const fn row<K: Copy>(name: &'static str, kind: K, fits: [Fit; 4], note: &'static str) -> Operator<K> {
     let [deterministic, random, each, around] = fits;
     Operator {
         name,
+        kind,
         deterministic,
         random,
         each,
@@ -61,58 +135,128 @@ const PLACE: &str = "the value's place is not its ciphertext's";
 
 /// Operators on a field's path in a filter.
 pub const FILTER: &[Operator] = &[
-    row("$eq", [Yes, Partly, Partly, Partly], NULL_ONLY),
-    row("$ne", [Yes, Partly, Partly, Partly], NULL_ONLY),
-    row("$in", [Yes, Partly, Partly, Partly], NULL_ONLY),
-    row("$nin", [Yes, Partly, Partly, Partly], NULL_ONLY),
+    row(
+        "$eq",
+        Predicate::One("$in"),
+        [Yes, Partly, Partly, Partly],
+        NULL_ONLY,
+    ),
+    row(
+        "$ne",
+        Predicate::One("$nin"),
+        [Yes, Partly, Partly, Partly],
+        NULL_ONLY,
+    ),
+    row("$in", Predicate::List, [Yes, Partly, Partly, Partly], NULL_ONLY),
+    row("$nin", Predicate::List, [Yes, Partly, Partly, Partly], NULL_ONLY),
     row(
         "$all",
+        Predicate::All,
         [Yes, Partly, Partly, Partly],
         "as $in; on an enclosing path with $elemMatch inside",
     ),
     row(
         "$exists",
+        Predicate::Outside,
         [Yes, Yes, Yes, Yes],
         "null and missing fields stay as they are",
     ),
-    row("$not", [Partly, Partly, Partly, Partly], "as the operator inside"),
+    row(
+        "$not",
+        Predicate::Not,
+        [Partly, Partly, Partly, Partly],
+        "as the operator inside",
+    ),
     row(
         "$elemMatch",
+        Predicate::Items,
         [Partly, No, Partly, Yes],
         "as the operators inside; a value that is sealed whole has no items",
     ),
     row(
         "$size",
+        Predicate::Outside,
         [Yes, No, Yes, Yes],
         "the length of an array shows unless it is sealed whole",
     ),
-    row("$type", [No, No, No, Yes], "the stored type is binary"),
-    row("$gt", [No, No, No, No], PLACE),
-    row("$gte", [No, No, No, No], PLACE),
-    row("$lt", [No, No, No, No], PLACE),
-    row("$lte", [No, No, No, No], PLACE),
+    row(
+        "$type",
+        Predicate::Outside,
+        [No, No, No, Yes],
+        "the stored type is binary",
+    ),
+    row("$gt", Predicate::Inside, [No, No, No, No], PLACE),
+    row("$gte", Predicate::Inside, [No, No, No, No], PLACE),
+    row("$lt", Predicate::Inside, [No, No, No, No], PLACE),
+    row("$lte", Predicate::Inside, [No, No, No, No], PLACE),
     row(
         "$regex",
+        Predicate::Inside,
         [No, No, No, No],
         "also as a regular expression literal, and inside $in",
     ),
-    row("$mod", [No, No, No, No], "arithmetic on ciphertext"),
-    row("$bitsAllSet", [No, No, No, No], "bits of ciphertext"),
-    row("$bitsAnySet", [No, No, No, No], "bits of ciphertext"),
-    row("$bitsAllClear", [No, No, No, No], "bits of ciphertext"),
-    row("$bitsAnyClear", [No, No, No, No], "bits of ciphertext"),
-    row("$geoWithin", [No, No, No, No], "no geometry in ciphertext"),
-    row("$geoIntersects", [No, No, No, No], "no geometry in ciphertext"),
-    row("$near", [No, No, No, No], "no geometry in ciphertext"),
-    row("$nearSphere", [No, No, No, No], "no geometry in ciphertext"),
+    row(
+        "$mod",
+        Predicate::Inside,
+        [No, No, No, No],
+        "arithmetic on ciphertext",
+    ),
+    row(
+        "$bitsAllSet",
+        Predicate::Inside,
+        [No, No, No, No],
+        "bits of ciphertext",
+    ),
+    row(
+        "$bitsAnySet",
+        Predicate::Inside,
+        [No, No, No, No],
+        "bits of ciphertext",
+    ),
+    row(
+        "$bitsAllClear",
+        Predicate::Inside,
+        [No, No, No, No],
+        "bits of ciphertext",
+    ),
+    row(
+        "$bitsAnyClear",
+        Predicate::Inside,
+        [No, No, No, No],
+        "bits of ciphertext",
+    ),
+    row(
+        "$geoWithin",
+        Predicate::Inside,
+        [No, No, No, No],
+        "no geometry in ciphertext",
+    ),
+    row(
+        "$geoIntersects",
+        Predicate::Inside,
+        [No, No, No, No],
+        "no geometry in ciphertext",
+    ),
+    row(
+        "$near",
+        Predicate::Inside,
+        [No, No, No, No],
+        "no geometry in ciphertext",
+    ),
+    row(
+        "$nearSphere",
+        Predicate::Inside,
+        [No, No, No, No],
+        "no geometry in ciphertext",
+    ),
 ];
 
 /// Operators at the top of a filter or of one of its branches.
 pub const FILTER_TOP: &[(&str, Top, &str)] = &[
-    ("$and", Top::Planned, "each branch"),
-    ("$or", Top::Planned, "each branch"),
-    ("$nor", Top::Planned, "each branch"),
-    ("$expr", Top::Planned, "by the table of expression operators"),
+    ("$and", Top::Branches, "each branch"),
+    ("$or", Top::Branches, "each branch"),
+    ("$nor", Top::Branches, "each branch"),
+    ("$expr", Top::Expression, "by the table of expression operators"),
     (
         "$comment",
         Top::Removed,
@@ -135,47 +279,86 @@ pub const FILTER_TOP: &[(&str, Top, &str)] = &[
 ];
 
 /// Update operators.
-pub const UPDATE: &[Operator] = &[
+pub const UPDATE: &[Operator<Change>] = &[
     row(
         "$set",
+        Change::Assign,
         [Yes, Yes, Yes, Yes],
         "sealed; also by position: contacts.0.phone, contacts.$[].phone, contacts.$[c].phone",
     ),
-    row("$setOnInsert", [Yes, Yes, Yes, Yes], "as $set"),
-    row("$unset", [Yes, Yes, Yes, Yes], ""),
+    row("$setOnInsert", Change::Assign, [Yes, Yes, Yes, Yes], "as $set"),
+    row("$unset", Change::Remove, [Yes, Yes, Yes, Yes], ""),
     row(
         "$push",
+        Change::Push,
         [Yes, No, Yes, Yes],
         "with $each, $position, $slice; $sort by unprotected fields only",
     ),
     row(
         "$addToSet",
+        Change::AddToSet,
         [Yes, No, No, Partly],
         "needs equality: not while migrating or rotating; on an enclosing path only where all protected fields inside are deterministic",
     ),
     row(
         "$pull",
+        Change::Pull,
         [Yes, No, Partly, Yes],
         "its condition is planned like a filter",
     ),
-    row("$pullAll", [Yes, No, No, No], "needs equality of whole items"),
-    row("$pop", [Yes, No, Yes, Yes], ""),
+    row(
+        "$pullAll",
+        Change::PullAll,
+        [Yes, No, No, No],
+        "needs equality of whole items",
+    ),
+    row("$pop", Change::Pop, [Yes, No, Yes, Yes], ""),
     row(
         "$rename",
+        Change::Rename,
         [No, No, No, No],
         "the key belongs to the path; also refused where only the new name is protected",
     ),
-    row("$inc", [No, No, No, No], "arithmetic on ciphertext"),
-    row("$mul", [No, No, No, No], "arithmetic on ciphertext"),
-    row("$min", [No, No, No, No], "order of ciphertext"),
-    row("$max", [No, No, No, No], "order of ciphertext"),
-    row("$bit", [No, No, No, No], "bits of ciphertext"),
+    row(
+        "$inc",
+        Change::Compute,
+        [No, No, No, No],
+        "arithmetic on ciphertext",
+    ),
+    row(
+        "$mul",
+        Change::Compute,
+        [No, No, No, No],
+        "arithmetic on ciphertext",
+    ),
+    row("$min", Change::Compute, [No, No, No, No], "order of ciphertext"),
+    row("$max", Change::Compute, [No, No, No, No], "order of ciphertext"),
+    row("$bit", Change::Compute, [No, No, No, No], "bits of ciphertext"),
     row(
         "$currentDate",
+        Change::Compute,
         [No, No, No, No],
         "the server would write its clock unsealed",
     ),
 ];
+
+/// The row of a filter operator; `None` where the table does not know it.
+pub fn filter(name: &[u8]) -> Option<&'static Operator> {
+    FILTER.iter().find(|row| row.name.as_bytes() == name)
+}
+
+/// What becomes of an operator at the top of a filter; `None` where the table does not know it.
+pub fn filter_top(name: &[u8]) -> Option<Top> {
+    FILTER_TOP
+        .iter()
+        .find(|(known, ..)| known.as_bytes() == name)
+        .map(|(_, top, _)| *top)
+}
+
+/// The row of an update operator; `None` where the table does not know it.
+pub fn update(name: &[u8]) -> Option<&'static Operator<Change>> {
+    UPDATE.iter().find(|row| row.name.as_bytes() == name)
+}
 
 /// One kind of index.
 #[derive(Clone, Copy, Debug)]

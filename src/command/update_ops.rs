@@ -6,13 +6,14 @@ mod refuse;
 
 use std::sync::Arc;
 
-use arrays::{pull, pull_all, push};
-use refuse::{below, refused, refused_above, upsert_in_two_forms};
+use arrays::{distinguishable, pull, pull_all, push};
+use refuse::{refused_at, upsert_in_two_forms};
 
 use super::aggregate;
 use super::document::{seal_document, seal_value, shape_of};
 use super::expression::Variables;
 use super::filter::{self, Around, Widened};
+use super::operators::{self, Change, Fit};
 use crate::bson::{Doc, Element, kind};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
@@ -79,7 +80,7 @@ pub fn plan(
             aggregate::update(draft, &stages, &Shape::Tree(Arc::clone(tree)), variables)
         }
         Form::Replacement(doc) => seal_document(draft, &doc, tree),
-        Form::Operators(doc) => operators(draft, &doc, tree, widened, variables.collation()),
+        Form::Operators(doc) => by_operators(draft, &doc, tree, widened, variables.collation()),
     }
 }
 
@@ -173,7 +174,7 @@ fn form<'a>(element: &Element<'a>) -> Result<Form<'a>, Refusal> {
     })
 }
 
-fn operators(
+fn by_operators(
     draft: &mut Draft<'_>,
     doc: &Doc<'_>,
     tree: &Arc<Tree>,
@@ -296,7 +297,8 @@ fn assign(
     }
     let root = Shape::Tree(Arc::clone(tree));
     let target = root.resolve(field.key);
-    if operator.key == b"$rename" {
+    let row = operators::update(operator.key);
+    if row.is_some_and(|row| row.kind == Change::Rename) {
         return rename(operator, field, &root, &target);
     }
     if let Target::Plain = target {
@@ -315,28 +317,18 @@ fn assign(
     if let Target::Sealed(rule) | Target::Below(rule) = &target {
         draft.touch(rule);
     }
-    match operator.key {
-        b"$set" | b"$setOnInsert" => match &target {
-            Target::Below(rule) => Err(below(operator, field, rule)),
-            target => seal_value(draft, field, &shape_of(target)),
-        },
-        b"$unset" => match &target {
-            Target::Below(rule) => Err(below(operator, field, rule)),
-            _ => Ok(()),
-        },
-        b"$push" | b"$addToSet" => push(draft, operator, field, &target),
-        b"$pull" => pull(draft, operator, field, &target, collation),
-        b"$pullAll" => pull_all(draft, operator, field, &target),
-        b"$pop" => match &target {
-            Target::Sealed(rule) if !rule.seals_elements() => Err(refused(operator, field, rule)),
-            Target::Below(rule) => Err(below(operator, field, rule)),
-            _ => Ok(()),
-        },
-        _ => match &target {
-            Target::Sealed(rule) => Err(refused(operator, field, rule)),
-            Target::Below(rule) => Err(below(operator, field, rule)),
-            _ => Err(refused_above(operator, field)),
-        },
+    let row = row.filter(|row| row.at(&target) != Fit::No);
+    match row.map(|row| row.kind) {
+        Some(Change::Assign) => seal_value(draft, field, &shape_of(&target)),
+        Some(Change::Remove | Change::Pop) => Ok(()),
+        Some(Change::Push) => push(draft, operator, field, &target),
+        Some(Change::AddToSet) => {
+            distinguishable(draft, operator, field, &target)?;
+            push(draft, operator, field, &target)
+        }
+        Some(Change::Pull) => pull(draft, operator, field, &target, collation),
+        Some(Change::PullAll) => pull_all(draft, operator, field, &target),
+        Some(Change::Rename | Change::Compute) | None => Err(refused_at(operator, field, &target)),
     }
 }
 

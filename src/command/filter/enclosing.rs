@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::refuse::{refused_above, whole};
-use super::{Around, clauses, operators};
+use super::{Around, clauses, written_operators};
 use crate::bson::{Doc, Element, kind};
+use crate::command::operators::{self, Fit, Predicate};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{Refusal, Shape, Tree};
@@ -17,7 +18,7 @@ pub(super) fn enclosing(
     around: &mut Around<'_>,
     depth: usize,
 ) -> Result<(), Refusal> {
-    let Some(doc) = operators(element)? else {
+    let Some(doc) = written_operators(element)? else {
         return match element.kind {
             kind::DOCUMENT | kind::ARRAY => Err(whole(element)),
             _ => Ok(()),
@@ -37,31 +38,32 @@ fn enclosing_operators(
     let region = draft.open_doc(doc);
     for operator in doc.elements() {
         let operator = operator.map_err(malformed)?;
-        match operator.key {
-            b"$exists" | b"$type" | b"$size" => {}
-            b"$elemMatch" => {
+        let row = operators::filter(operator.key).filter(|row| row.around != Fit::No);
+        match row.map(|row| row.kind) {
+            Some(Predicate::Outside) => {}
+            Some(Predicate::Items) => {
                 if let Some(inner) = operator.document().map_err(malformed)? {
                     let shape = Shape::Tree(Arc::clone(tree));
                     clauses(draft, &inner, &shape, around, false, depth + 1)?;
                 }
             }
-            b"$not" => match operators(&operator)? {
+            Some(Predicate::Not) => match written_operators(&operator)? {
                 Some(inner) => enclosing_operators(draft, &inner, element, tree, around, depth + 1)?,
                 None => return Err(refused_above(element, "$not")),
             },
-            b"$eq" | b"$ne" => {
+            Some(Predicate::One(_)) => {
                 if matches!(operator.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX) {
                     return Err(whole(element));
                 }
             }
-            b"$in" | b"$nin" | b"$all" => {
+            Some(how @ (Predicate::List | Predicate::All)) => {
                 let Some(array) = operator.document().map_err(malformed)? else {
                     continue;
                 };
                 let inner_region = draft.open_doc(&array);
                 for item in array.elements() {
                     let item = item.map_err(malformed)?;
-                    let is_elem_match = operator.key == b"$all" && operators(&item)?.is_some();
+                    let is_elem_match = how == Predicate::All && written_operators(&item)?.is_some();
                     if is_elem_match {
                         if let Some(inner) = item.document().map_err(malformed)? {
                             enclosing_operators(draft, &inner, element, tree, around, depth + 1)?;
@@ -72,7 +74,7 @@ fn enclosing_operators(
                 }
                 draft.close(inner_region, array.end());
             }
-            _ => return Err(refused_above(element, &operator.key_text())),
+            Some(Predicate::Inside) | None => return Err(refused_above(element, &operator.key_text())),
         }
     }
     draft.close(region, doc.end());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::refuse::{refused, searchable, single_value};
-use super::{Around, note_upsert, operate, operators};
+use super::{Around, note_upsert, operate, written_operators};
 use crate::bson::{Element, kind};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
@@ -84,7 +84,7 @@ pub(super) fn all(
         let region = draft.open_doc(&array);
         for item in array.elements() {
             let item = item.map_err(malformed)?;
-            match operators(&item)? {
+            match written_operators(&item)? {
                 Some(doc) => {
                     let inner = draft.open_doc(&doc);
                     for op in doc.elements() {

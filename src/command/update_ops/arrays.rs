@@ -2,13 +2,38 @@
 
 use std::sync::Arc;
 
-use super::refuse::{below, refused, refused_above, whole_array};
+use super::refuse::{refused, refused_above, refused_at};
 use crate::bson::{Element, kind};
 use crate::command::document::{seal_value, shape_of};
 use crate::command::filter::{self, Around};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
-use crate::policy::{Reason, Refusal, Shape, Target, Tree};
+use crate::policy::{FieldRule, Reason, Refusal, Shape, Target, Tree};
+
+/// `$addToSet` needs items that are equal exactly where their plaintexts are.
+pub(super) fn distinguishable(
+    draft: &mut Draft<'_>,
+    operator: &Element<'_>,
+    field: &Element<'_>,
+    target: &Target,
+) -> Result<(), Refusal> {
+    let expanded = match target {
+        Target::Sealed(rule) => draft.is_expanded(rule).then(|| Arc::clone(rule)),
+        Target::Above(tree) if !all_deterministic(tree) => return Err(refused_above(operator, field)),
+        Target::Above(tree) => expanded(draft, tree),
+        _ => None,
+    };
+    match expanded {
+        Some(rule) => Err(Refusal::new(
+            Reason::Rotation,
+            format!(
+                "field '{}': $addToSet cannot tell duplicates while the field is migrating or its key is rotating; finish that first, or use $push",
+                rule.path
+            ),
+        )),
+        None => Ok(()),
+    }
+}
 
 /// `$push` / `$addToSet`, plain or with `$each` and its modifiers.
 pub(super) fn push(
@@ -17,28 +42,6 @@ pub(super) fn push(
     field: &Element<'_>,
     target: &Target,
 ) -> Result<(), Refusal> {
-    match target {
-        Target::Below(rule) => return Err(below(operator, field, rule)),
-        Target::Sealed(rule) if !rule.seals_elements() => return Err(whole_array(operator, field, rule)),
-        Target::Sealed(rule) if operator.key == b"$addToSet" => {
-            if !rule.is_deterministic() {
-                return Err(refused(operator, field, rule));
-            }
-            if draft.is_expanded(rule) {
-                return Err(Refusal::new(
-                    Reason::Rotation,
-                    format!(
-                        "field '{}': $addToSet cannot tell duplicates while the field is migrating or its key is rotating; finish that first, or use $push",
-                        rule.path
-                    ),
-                ));
-            }
-        }
-        Target::Above(tree) if operator.key == b"$addToSet" && !all_deterministic(tree) => {
-            return Err(refused_above(operator, field));
-        }
-        _ => {}
-    }
     let shape = shape_of(target);
     let each = match field
         .document()
@@ -129,11 +132,7 @@ pub(super) fn pull(
         ..Around::default()
     };
     match target {
-        Target::Sealed(rule) if rule.seals_elements() => {
-            filter::predicate(draft, field, rule, &mut around, false, 1)
-        }
-        Target::Sealed(rule) => Err(whole_array(operator, field, rule)),
-        Target::Below(rule) => Err(below(operator, field, rule)),
+        Target::Sealed(rule) => filter::predicate(draft, field, rule, &mut around, false, 1),
         Target::Above(tree) => {
             let Some(condition) = field
                 .document()
@@ -148,7 +147,7 @@ pub(super) fn pull(
             };
             filter::plan(draft, &condition, &Shape::Tree(Arc::clone(tree)), &mut around)
         }
-        Target::Plain | Target::Unknown => Ok(()),
+        Target::Plain | Target::Below(_) | Target::Unknown => Err(refused_at(operator, field, target)),
     }
 }
 
@@ -158,11 +157,8 @@ pub(super) fn pull_all(
     field: &Element<'_>,
     target: &Target,
 ) -> Result<(), Refusal> {
-    let rule = match target {
-        Target::Sealed(rule) if rule.is_deterministic() => rule,
-        Target::Sealed(rule) => return Err(refused(operator, field, rule)),
-        Target::Below(rule) => return Err(below(operator, field, rule)),
-        _ => return Err(refused_above(operator, field)),
+    let Target::Sealed(rule) = target else {
+        return Err(refused_at(operator, field, target));
     };
     let Some(list) = field
         .document()
@@ -186,9 +182,18 @@ pub(super) fn pull_all(
 
 fn all_deterministic(tree: &Tree) -> bool {
     tree.fields().all(|(_, shape)| match shape {
-        Shape::Sealed(rule) => rule.is_deterministic() && rule.state == crate::policy::FieldState::Enforced,
+        Shape::Sealed(rule) => rule.is_deterministic(),
         Shape::Tree(inner) => all_deterministic(inner),
         Shape::Plain => true,
         Shape::Unknown => false,
+    })
+}
+
+/// A field inside that may be stored in several forms.
+fn expanded(draft: &mut Draft<'_>, tree: &Tree) -> Option<Arc<FieldRule>> {
+    tree.fields().find_map(|(_, shape)| match shape {
+        Shape::Sealed(rule) => draft.is_expanded(rule).then(|| Arc::clone(rule)),
+        Shape::Tree(inner) => expanded(draft, inner),
+        Shape::Plain | Shape::Unknown => None,
     })
 }

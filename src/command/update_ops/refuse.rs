@@ -1,7 +1,24 @@
 //! Why an update is refused: each refusal names the operator, the path and the way out, never a value.
 
 use crate::bson::Element;
-use crate::policy::{FieldRule, Reason, Refusal};
+use crate::command::operators::{self, Change};
+use crate::policy::{FieldRule, Reason, Refusal, Target};
+
+/// Whatever the path leads to, the operator does not work there.
+pub(super) fn refused_at(operator: &Element<'_>, field: &Element<'_>, target: &Target) -> Refusal {
+    let on_items = operators::update(operator.key).is_some_and(|row| {
+        matches!(
+            row.kind,
+            Change::Push | Change::AddToSet | Change::Pull | Change::PullAll | Change::Pop
+        )
+    });
+    match target {
+        Target::Below(rule) => below(operator, field, rule),
+        Target::Sealed(rule) if on_items && !rule.seals_elements() => whole_array(operator, field, rule),
+        Target::Sealed(rule) => refused(operator, field, rule),
+        _ => refused_above(operator, field),
+    }
+}
 
 pub(super) fn refused(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
     Refusal::new(
@@ -27,7 +44,7 @@ pub(super) fn refused_above(operator: &Element<'_>, field: &Element<'_>) -> Refu
     )
 }
 
-pub(super) fn whole_array(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
+fn whole_array(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
     Refusal::new(
         Reason::UpdateOperator,
         format!(
@@ -40,7 +57,7 @@ pub(super) fn whole_array(operator: &Element<'_>, field: &Element<'_>, rule: &Fi
     .about(rule)
 }
 
-pub(super) fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
+fn below(operator: &Element<'_>, field: &Element<'_>, rule: &FieldRule) -> Refusal {
     Refusal::new(
         Reason::BelowSealed,
         format!(
