@@ -481,6 +481,73 @@ fn an_upsert_stores_the_equality_that_had_to_be_widened() {
 }
 
 #[test]
+fn opens_csfle_values_that_a_pipeline_brings_into_an_unprotected_collection() {
+    let coded = "[[collection]]\nnamespace = \"c.coded\"\n[collection.fields]\n\
+                 code = { mode = \"random\", algorithm = \"aead-aes-256-cbc-hmac-sha-512\" }\n";
+    let mut h = Harness::with(coded, 1);
+    let stored = h
+        .command(doc! { "insert": "coded", "documents": [{ "code": "SECRET" }] })
+        .sent();
+    let stored = stored.get_array("documents").unwrap()[0].clone();
+    let joins = doc! { "$lookup": { "from": "coded", "localField": "x", "foreignField": "y", "as": "e" } };
+    h.command(doc! { "aggregate": "free", "pipeline": [joins], "cursor": {} })
+        .sent();
+    for batch in ["firstBatch", "nextBatch"] {
+        let cursor = doc! { "id": 5_i64, "ns": "c.free", batch: [{ "e": [stored.clone()] }] };
+        let opened = h.reply(doc! { "cursor": cursor, "ok": 1 });
+        assert!(format!("{opened}").contains("\"code\": \"SECRET\""), "{opened}");
+        h.command(doc! { "getMore": 5_i64, "collection": "free" }).sent();
+    }
+}
+
+#[test]
+fn an_upsert_takes_nothing_from_the_filter_below_what_the_update_replaces() {
+    let mut h = Harness::new(2);
+    let phone = doc! { "contacts.phone": "SECRET" };
+    for change in [
+        doc! { "$set": { "contacts": [] } },
+        doc! { "$setOnInsert": { "contacts": null } },
+        doc! { "$unset": { "contacts": "" } },
+    ] {
+        let u = the_update(update(&mut h, phone.clone(), change.clone(), true));
+        assert!(!format!("{u}").contains("contacts.phone"), "{change}: {u}");
+    }
+    // Beside it, both stay.
+    let u = the_update(update(
+        &mut h,
+        phone.clone(),
+        doc! { "$set": { "contacts.kind": "home" } },
+        true,
+    ));
+    assert!(
+        is_sealed(u.get_document("$setOnInsert").unwrap().get("contacts.phone")),
+        "{u}"
+    );
+    // The server inserts nothing for two values of one field.
+    for filter in [
+        doc! { "nhs": { "$all": ["SECRET", "OTHER"] } },
+        doc! { "$and": [{ "nhs": "SECRET" }, { "nhs": "OTHER" }] },
+    ] {
+        refuses(
+            update(&mut h, filter, doc! { "$set": { "x": 1 } }, true),
+            &["nhs", "upsert"],
+        );
+    }
+    // What the server would do to the filter's value first cannot be said in one update.
+    for change in [
+        doc! { "$push": { "contacts": { "kind": "home" } } },
+        doc! { "$pop": { "contacts": 1 } },
+        doc! { "$set": { "contacts.0.kind": "home" } },
+        doc! { "$push": { "contacts.phone": "OTHER" } },
+    ] {
+        refuses(
+            update(&mut h, phone.clone(), change, true),
+            &["contacts.phone", "upsert"],
+        );
+    }
+}
+
+#[test]
 fn refuses_documents_that_read_two_ways_or_bring_ciphertext() {
     let mut h = Harness::new(1);
     let insert = |h: &mut Harness, doc: Document| h.command(doc! { "insert": "p", "documents": [doc] });

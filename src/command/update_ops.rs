@@ -4,6 +4,7 @@
 mod arrays;
 mod refuse;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrays::{distinguishable, pull, pull_all, push};
@@ -237,7 +238,7 @@ fn add_widened(draft: &mut Draft<'_>, at: usize, widened: &[Widened]) {
     }
 }
 
-/// Fields that the update sets itself need nothing from the filter; two values for one path are the server's to refuse.
+/// Fields that the update sets itself need nothing from the filter.
 fn retain_unset(widened: &mut Vec<Widened>, doc: &Doc<'_>) -> Result<(), Refusal> {
     if widened.is_empty() {
         return Ok(());
@@ -247,10 +248,23 @@ fn retain_unset(widened: &mut Vec<Widened>, doc: &Doc<'_>) -> Result<(), Refusal
         let Some(fields) = operator.document().map_err(malformed)? else {
             continue;
         };
+        let replaces = matches!(operator.key, b"$set" | b"$setOnInsert" | b"$unset");
         for field in fields.elements() {
             let key = field.map_err(malformed)?.key;
-            widened.retain(|one| *one.path != *key);
+            if replaces {
+                widened.retain(|one| !leads_to(key, &one.path));
+            }
+            // What the server would do to the filter's value, it cannot do to one that `$setOnInsert` brings: the two
+            // paths would conflict.
+            if let Some(one) = widened.iter().find(|one| meets(key, &one.path)) {
+                return Err(upsert_in_two_forms(&one.rule));
+            }
         }
+    }
+    // The server inserts nothing where two values are asked of one field; `$setOnInsert` with both would fail always.
+    let mut seen = HashSet::new();
+    if let Some(one) = widened.iter().find(|one| !seen.insert(&one.path)) {
+        return Err(upsert_in_two_forms(&one.rule));
     }
     if let Some(one) = widened
         .iter()
@@ -259,6 +273,25 @@ fn retain_unset(widened: &mut Vec<Widened>, doc: &Doc<'_>) -> Result<(), Refusal
         return Err(upsert_in_two_forms(&one.rule));
     }
     Ok(())
+}
+
+/// Whether `path` is `key` or below it.
+fn leads_to(key: &[u8], path: &[u8]) -> bool {
+    path.strip_prefix(key)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
+}
+
+/// Whether an update of `key` and one of `path` may concern the same value.
+fn meets(key: &[u8], path: &[u8]) -> bool {
+    let mut keys = key.split(|b| *b == b'.');
+    let mut paths = path.split(|b| *b == b'.');
+    loop {
+        match (keys.next(), paths.next()) {
+            (Some(k), Some(p)) if k == p => {}
+            (Some(k), Some(_)) => return k.starts_with(b"$") || is_position(k),
+            _ => return true,
+        }
+    }
 }
 
 fn assign(

@@ -125,7 +125,8 @@ impl Session {
         let reading = Reading {
             reply: entry.map_or(Reply::Documents, |e| e.reply),
             stored: shows.as_ref(),
-            strict: policy.is_some() || !front.sealed.is_empty(),
+            // A pipeline on another collection may have brought them in.
+            strict: policy.is_some() || !front.sealed.is_empty() || shows.is_some(),
         };
         let mut draft = Draft::new(message.frame(), cx.ring, None);
         let planned =

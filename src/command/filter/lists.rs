@@ -131,8 +131,17 @@ pub(super) fn all(
             ));
         }
         searchable(rule, Some(operator), &item, around)?;
-        // The server takes the field of an inserted document from a list of one; from a longer one it takes nothing.
-        note_upsert(&item, path, rule, around, conjunct && only)?;
+        // The server takes the field of an inserted document from a list of one, and inserts nothing for a longer one.
+        if conjunct && !only && around.upsert.is_some() {
+            return Err(Refusal::new(
+                Reason::Rotation,
+                format!(
+                    "field '{}': $all over several values is not possible in an upsert while the field is migrating or its key is rotating; set the field in the update itself ($setOnInsert) and look for one value",
+                    rule.path
+                ),
+            ));
+        }
+        note_upsert(&item, path, rule, around, conjunct)?;
         draft.put_header(operator.end, kind::ARRAY, b"$in");
         draft.begin();
         draft.item_forms(&item, rule)?;
