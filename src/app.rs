@@ -75,14 +75,21 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     let mut accepting = tokio::task::JoinSet::new();
     for listen in &config.listen {
         let advertise = address(&listen.advertise)?;
-        let listening = bind(listen.address, advertise, listen.member.clone(), listen.plaintext)
-            .await
-            .map_err(|why| {
-                Error::new(
-                    Fault::Operator,
-                    format!("{why}; is another process on that port? Change [[listen]] address or stop it"),
-                )
-            })?;
+        let member = listen.member.clone();
+        let listening = bind(
+            listen.address,
+            advertise,
+            member,
+            listen.plaintext,
+            listen.compression,
+        )
+        .await
+        .map_err(|why| {
+            Error::new(
+                Fault::Operator,
+                format!("{why}; is another process on that port? Change [[listen]] address or stop it"),
+            )
+        })?;
         let bound = listening.local_addr().map_err(internal)?;
         announce(&format!(
             "listening on {bound} ({})",
@@ -162,6 +169,8 @@ async fn live(config: &Config, tls: Option<&ServerTls>) -> Result<Live, Error> {
         catalogue: Catalogue::new(upstream.driver_options())?,
         upstream,
         login: config.upstream.has_credentials() || config.keys.uri.has_credentials(),
+        upstream_compression: config.upstream_compression,
+        zlib_level: config.zlib_level,
         times: Times {
             handshake: config.limits.handshake,
             connect: config.limits.connect,

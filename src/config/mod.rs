@@ -24,6 +24,7 @@ pub use self::report::{Mistake, Report};
 pub use self::uri::ConnectionUri;
 use crate::name::Namespace;
 use crate::policy::FieldMap;
+use crate::wire::Compressors;
 
 /// The whole configuration, judged and complete.
 #[derive(Clone, Debug)]
@@ -34,6 +35,10 @@ pub struct Config {
     pub fingerprint: [u8; 32],
     /// The MongoDB side.
     pub upstream: ConnectionUri,
+    /// How messages to and from MongoDB are compressed: `compressors` of the connection string, in its order.
+    pub upstream_compression: Compressors,
+    /// The level of zlib towards MongoDB, 0 to 9: `zlibCompressionLevel` of the connection string.
+    pub zlib_level: u8,
     /// Where applications connect; at least one.
     pub listen: Vec<Listen>,
     /// TLS towards applications; `None` only where every listener is plaintext.
@@ -69,6 +74,8 @@ pub struct Listen {
     pub advertise: String,
     /// This listener speaks no TLS at all.
     pub plaintext: bool,
+    /// How applications may compress what they send here; every known way unless the file says less.
+    pub compression: Compressors,
 }
 
 /// PEM files of the TLS side towards applications.

@@ -36,6 +36,7 @@ pub(super) struct Listen {
     pub(super) member: Text,
     pub(super) advertise: Text,
     pub(super) allow_plaintext: Flag,
+    pub(super) compression: Option<At<Vec<String>>>,
 }
 
 pub(super) struct Tls {
@@ -197,6 +198,7 @@ fn listen(mut t: Table<'_, '_>, out: &mut Mistakes) -> Listen {
         member: t.text("member", out),
         advertise: t.text("advertise", out),
         allow_plaintext: t.flag("allow_plaintext", out),
+        compression: t.texts("compression", out),
     };
     t.finish(out);
     read

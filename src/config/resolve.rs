@@ -1,6 +1,7 @@
 //! Judges the file as written, fills in defaults and builds the typed configuration. Goes through everything before
 //! it gives up, so that all mistakes are told at once.
 
+mod compression;
 mod fields;
 mod keys;
 mod sides;
@@ -74,6 +75,8 @@ fn read(
             None
         }
     };
+    let (upstream_compression, zlib_level) =
+        compression::upstream(raw.upstream.as_ref(), upstream.as_ref(), out);
     let tls = raw.tls.as_ref().and_then(|section| tls(section, out));
     let listen = listeners(&raw, out, warnings);
     let keys = keys(&raw, upstream.as_ref(), env, out);
@@ -100,6 +103,8 @@ fn read(
         file: file.to_owned(),
         fingerprint: Sha256::digest(text.as_bytes()).into(),
         upstream: upstream?,
+        upstream_compression,
+        zlib_level,
         listen,
         tls,
         keys: keys?,

@@ -69,6 +69,16 @@ impl<'a, 'i> Table<'a, 'i> {
         })
     }
 
+    /// A list of strings.
+    pub(super) fn texts(&mut self, key: &'static str, out: &mut Mistakes) -> Option<At<Vec<String>>> {
+        self.typed(key, "a list of strings", "[\"…\"]", out, |value| {
+            let items = value.as_array()?.iter();
+            items
+                .map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect()
+        })
+    }
+
     pub(super) fn flag(&mut self, key: &'static str, out: &mut Mistakes) -> Option<At<bool>> {
         self.typed(key, "true or false", "true", out, DeValue::as_bool)
     }

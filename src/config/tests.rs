@@ -388,3 +388,58 @@ fn survives_whatever_it_is_given() {
         fuzz_config(&SAMPLE.as_bytes()[end..]);
     }
 }
+
+#[test]
+fn compresses_as_the_listener_and_the_connection_string_say() {
+    let read = |listen: &str, options: &str| {
+        let text = changed(
+            "address = \"127.0.0.1:27018\"",
+            &format!("address = \"127.0.0.1:27018\"\n{listen}"),
+        )
+        .replace("?replicaSet=rs0", &format!("?replicaSet=rs0{options}"));
+        let config = Config::parse("f.toml", &text, &env()).unwrap();
+        let names = |list: Compressors| list.iter().map(|c| c.name()).collect::<Vec<_>>().join(",");
+        (
+            names(config.listen[0].compression),
+            names(config.upstream_compression),
+            config.zlib_level,
+        )
+    };
+    let all = || "snappy,zlib,zstd".to_owned();
+    assert_eq!(read("", ""), (all(), String::new(), 6), "the defaults");
+    assert_eq!(read("compression = []", "&compressors=none").0, "");
+    assert_eq!(
+        read(
+            "compression = [\"zstd\"]",
+            "&compressors=zlib,zstd&zlibCompressionLevel=1"
+        ),
+        ("zstd".to_owned(), "zlib,zstd".to_owned(), 1)
+    );
+    assert_eq!(read("", "&zlibCompressionLevel=-1").2, 6);
+}
+
+#[test]
+fn rejects_unknown_compressors() {
+    let text = changed(
+        "address = \"127.0.0.1:27018\"",
+        "address = \"127.0.0.1:27018\"\ncompression = [\"lz4\"]",
+    );
+    assert_eq!(
+        mistakes(&text),
+        [(Some(7), "`compression` names an unknown compressor".to_owned())]
+    );
+    let text = changed(
+        "address = \"127.0.0.1:27018\"",
+        "address = \"127.0.0.1:27018\"\ncompression = \"zstd\"",
+    );
+    assert_eq!(mistakes(&text).len(), 1);
+    for options in [
+        "&compressors=zstd,lz4",
+        "&zlibCompressionLevel=10",
+        "&zlibCompressionLevel=x",
+    ] {
+        let text = changed("?replicaSet=rs0", &format!("?replicaSet=rs0{options}"));
+        let found = mistakes(&text);
+        assert_eq!((found.len(), found[0].0), (1, Some(2)), "{found:?}");
+    }
+}

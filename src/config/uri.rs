@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 /// A driver's connection string; it may hold a password, so printing it shows the hosts only.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ConnectionUri(Arc<str>);
+pub struct ConnectionUri {
+    text: Arc<str>,
+    compressors: Option<Arc<str>>,
+    zlib_level: Option<Arc<str>>,
+}
 
 impl ConnectionUri {
     /// Checks the scheme and that a host is named; everything else is the driver's to judge.
@@ -17,17 +21,56 @@ impl ConnectionUri {
         if host_part(rest).is_empty() {
             return Err("names no host");
         }
-        Ok(Self(text.into()))
+        let mut uri = Self {
+            text: text.into(),
+            compressors: None,
+            zlib_level: None,
+        };
+        uri.take_compression();
+        Ok(uri)
+    }
+
+    /// Moves the options about compression out of the text. Names of options know no case, and the last of two counts.
+    fn take_compression(&mut self) {
+        // A password that holds an unescaped `?` is malformed; what follows the hosts is not.
+        let hosts = self.text.rfind('@').unwrap_or(0);
+        let Some(query) = self.text[hosts..].find('?').map(|at| hosts + at + 1) else {
+            return;
+        };
+        let mut kept = Vec::new();
+        for option in self.text[query..].split('&') {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            if key.eq_ignore_ascii_case("compressors") {
+                self.compressors = Some(value.into());
+            } else if key.eq_ignore_ascii_case("zlibCompressionLevel") {
+                self.zlib_level = Some(value.into());
+            } else {
+                kept.push(option);
+            }
+        }
+        let kept = format!("{}{}", &self.text[..query], kept.join("&"));
+        self.text = kept.into();
     }
 
     /// Whether it holds credentials, or names a way to log in that needs none in it (a certificate, an instance's role).
     pub fn has_credentials(&self) -> bool {
-        self.0.contains('@') || self.0.to_ascii_lowercase().contains("authmechanism=")
+        self.text.contains('@') || self.text.to_ascii_lowercase().contains("authmechanism=")
     }
 
-    /// The whole text, password included: for the driver, never for a log.
+    /// `compressors`, as it is written. The driver of the service's own connections was built without any, and would
+    /// refuse the option: it never sees it.
+    pub fn compressors(&self) -> Option<&str> {
+        self.compressors.as_deref()
+    }
+
+    /// `zlibCompressionLevel`, as it is written.
+    pub fn zlib_level(&self) -> Option<&str> {
+        self.zlib_level.as_deref()
+    }
+
+    /// The whole text but for the compressors, password included: for the driver, never for a log.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -40,7 +83,7 @@ fn host_part(rest: &str) -> &str {
 
 impl fmt::Display for ConnectionUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", ""));
+        let (scheme, rest) = self.text.split_once("://").unwrap_or(("", ""));
         let user = if rest.contains('@') { "***@" } else { "" };
         write!(f, "{scheme}://{user}{}", host_part(rest))
     }
@@ -66,6 +109,38 @@ mod tests {
         ] {
             assert_eq!(ConnectionUri::new(text).unwrap().has_credentials(), has, "{text}");
         }
+    }
+
+    #[test]
+    fn takes_compression_out_of_what_the_driver_sees() {
+        let read = |text| {
+            let uri = ConnectionUri::new(text).unwrap();
+            let own = |text: Option<&str>| text.map(str::to_owned);
+            (
+                own(uri.compressors()),
+                own(uri.zlib_level()),
+                uri.expose().to_owned(),
+            )
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            read(
+                "mongodb://u:p?w@h/db?tls=true&Compressors=zlib&compressors=zstd,snappy&x&zlibCompressionLevel=3"
+            ),
+            (
+                some("zstd,snappy"),
+                some("3"),
+                "mongodb://u:p?w@h/db?tls=true&x".to_owned()
+            )
+        );
+        assert_eq!(
+            read("mongodb://h/?compressors=zlib"),
+            (some("zlib"), None, "mongodb://h/?".to_owned())
+        );
+        assert_eq!(
+            read("mongodb://u:p?compressors=zlib@h"),
+            (None, None, "mongodb://u:p?compressors=zlib@h".to_owned())
+        );
     }
 
     #[test]

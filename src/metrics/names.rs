@@ -140,6 +140,20 @@ pub const BYTES: Series = series(
     &["leg", "direction"],
     "Bytes of wire messages, by leg (client, upstream) and direction seen from the proxy",
 );
+/// Compressed messages.
+pub const COMPRESSED_MESSAGES: Series = series(
+    "fieldveil_compressed_messages_total",
+    Counter,
+    &["leg", "direction", "compressor"],
+    "Wire messages that were compressed, by leg, direction and compressor",
+);
+/// What they would have taken.
+pub const INFLATED_BYTES: Series = series(
+    "fieldveil_inflated_bytes_total",
+    Counter,
+    &["leg", "direction", "compressor"],
+    "Bytes that the compressed messages have inflated",
+);
 /// TLS handshakes.
 pub const TLS_HANDSHAKES: Series = series(
     "fieldveil_tls_handshakes_total",
@@ -240,6 +254,8 @@ pub const ALL: &[Series] = &[
     CONNECTIONS,
     CONNECTIONS_ENDED,
     BYTES,
+    COMPRESSED_MESSAGES,
+    INFLATED_BYTES,
     TLS_HANDSHAKES,
     AUDIT_HEALTHY,
     AUDIT_SEQUENCE,

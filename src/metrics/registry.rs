@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use crate::event::{CommandEvent, Outcome};
+use crate::wire::Compressor;
 
 use super::fields::{FieldTable, FieldVecs};
 use super::labels::{
@@ -35,6 +36,8 @@ pub struct Metrics {
     connections: IntGauge,
     ends: Vec<IntCounter>,
     bytes: [[IntCounter; 2]; 2],
+    /// Messages and their inflated bytes.
+    compressed: [[[[IntCounter; 2]; 3]; 2]; 2],
     handshakes: [[[IntCounter; 2]; 3]; 2],
     audit_healthy: IntGauge,
     audit_sequence: IntGauge,
@@ -62,6 +65,10 @@ impl Metrics {
         let seconds = histogram_vec(at, &names::PROVIDER_SECONDS)?;
         let ends = counter_vec(at, &names::CONNECTIONS_ENDED)?;
         let bytes = counter_vec(at, &names::BYTES)?;
+        let compressed = [
+            counter_vec(at, &names::COMPRESSED_MESSAGES)?,
+            counter_vec(at, &names::INFLATED_BYTES)?,
+        ];
         let handshakes = counter_vec(at, &names::TLS_HANDSHAKES)?;
         let reloads = counter_vec(at, &names::CONFIG_RELOADS)?;
         let build = register(
@@ -101,6 +108,13 @@ impl Metrics {
                 .map(|end| ends.with_label_values(&[*end]))
                 .collect(),
             bytes: Leg::LABELS.map(|leg| Direction::LABELS.map(|way| bytes.with_label_values(&[leg, way]))),
+            compressed: Leg::LABELS.map(|leg| {
+                Direction::LABELS.map(|way| {
+                    Compressor::ALL.map(|by| {
+                        [0, 1].map(|n: usize| compressed[n].with_label_values(&[leg, way, by.name()]))
+                    })
+                })
+            }),
             handshakes: Leg::LABELS.map(|leg| {
                 TlsVersion::LABELS.map(|version| {
                     OK_OR_ERROR.map(|outcome| handshakes.with_label_values(&[leg, version, outcome]))
@@ -196,6 +210,13 @@ impl Metrics {
     /// The counter of bytes of a leg, to be kept and added to.
     pub fn bytes(&self, leg: Leg, direction: Direction) -> IntCounter {
         self.bytes[leg as usize][direction as usize].clone()
+    }
+
+    /// A message was compressed; `inflated` is its length in bytes when it is not.
+    pub fn compressed(&self, leg: Leg, direction: Direction, by: Compressor, inflated: usize) {
+        let [messages, bytes] = &self.compressed[leg as usize][direction as usize][by.index()];
+        messages.inc();
+        bytes.inc_by(inflated as u64);
     }
 
     /// A TLS handshake ended.

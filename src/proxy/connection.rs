@@ -126,6 +126,7 @@ impl Connection {
                 Woke::Timer => self.check_time()?,
                 Woke::Drain => return Ok(End::Drained),
             }
+            self.count_written();
             self.observer.report(&mut self.session);
             if self.from_server.is_over() && self.to_client.is_drained() {
                 return Ok(End::ServerClosed);
@@ -136,26 +137,26 @@ impl Connection {
         }
     }
 
+    /// Counts what the sockets have taken, whole messages or not.
+    fn count_written(&mut self) {
+        self.observer.client_got(self.to_client.take_count());
+        self.observer.server_got(self.to_server.take_count());
+    }
+
     /// Waits until bytes can be moved in any direction that back-pressure allows.
     async fn wait(&mut self) -> io::Result<Woke> {
         let idle = self.session.is_quiet() && self.to_client.is_drained() && self.to_server.is_drained();
         poll_fn(|cx| {
             if !self.to_server.is_drained() {
                 match self.to_server.poll_drain(cx, Pin::new(&mut self.server)) {
-                    Poll::Ready(Ok(n)) => {
-                        self.observer.server_got(n);
-                        return Poll::Ready(Ok(Woke::Wrote));
-                    }
+                    Poll::Ready(Ok(())) => return Poll::Ready(Ok(Woke::Wrote)),
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                     Poll::Pending => {}
                 }
             }
             if !self.to_client.is_drained() {
                 match self.to_client.poll_drain(cx, Pin::new(&mut self.client)) {
-                    Poll::Ready(Ok(n)) => {
-                        self.observer.client_got(n);
-                        return Poll::Ready(Ok(Woke::Wrote));
-                    }
+                    Poll::Ready(Ok(())) => return Poll::Ready(Ok(Woke::Wrote)),
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                     Poll::Pending => {}
                 }
@@ -365,6 +366,7 @@ impl Connection {
         // Whether the client still listens changes nothing any more.
         let both = async { tokio::join!(goodbye, last_writes) };
         drop(tokio::time::timeout(Duration::from_secs(2), both).await);
+        self.count_written();
     }
 }
 

@@ -11,6 +11,7 @@ use super::shared::Shared;
 use super::worker::{Accepted, Workers};
 use crate::metrics::ConnectionEnd;
 use crate::topology::Address;
+use crate::wire::Compressors;
 
 /// A bound listener.
 pub struct Listening {
@@ -26,6 +27,8 @@ pub(super) struct Door {
     pub(super) member: Option<String>,
     /// No TLS at all.
     pub(super) plaintext: bool,
+    /// What clients may compress by.
+    pub(super) compression: Compressors,
 }
 
 /// Binds one listener.
@@ -37,6 +40,7 @@ pub async fn bind(
     advertise: Address,
     member: Option<String>,
     plaintext: bool,
+    compression: Compressors,
 ) -> io::Result<Listening> {
     let listener = TcpListener::bind(address)
         .await
@@ -47,6 +51,7 @@ pub async fn bind(
             advertise,
             member,
             plaintext,
+            compression,
         }),
     })
 }

@@ -10,7 +10,7 @@ use super::shared::Shared;
 use crate::event::{Event, LifecycleEvent};
 use crate::metrics::{Direction, FieldSeries, FieldTable, Leg, Metrics};
 use crate::policy::{CollectionPolicy, FieldRule};
-use crate::session::{Done, Session};
+use crate::session::{Done, Session, Side, Way};
 
 pub(super) struct Observer {
     shared: Arc<Shared>,
@@ -76,6 +76,20 @@ impl Observer {
     pub(super) fn report(&mut self, session: &mut Session) {
         if !session.has_done() {
             return;
+        }
+        for packed in session.take_packed() {
+            self.metrics().compressed(
+                match packed.side {
+                    Side::Client => Leg::Client,
+                    Side::Server => Leg::Upstream,
+                },
+                match packed.way {
+                    Way::In => Direction::In,
+                    Way::Out => Direction::Out,
+                },
+                packed.compressor,
+                packed.plain,
+            );
         }
         for what in session.take_notices() {
             self.record(LifecycleEvent {

@@ -16,6 +16,8 @@ const KEEP: usize = 16 * 1024;
 pub(super) struct Outgoing {
     pub(super) bytes: Vec<u8>,
     written: usize,
+    /// Bytes that the socket has taken and nobody has counted.
+    uncounted: usize,
     unflushed: bool,
     stalled: Option<Instant>,
 }
@@ -36,12 +38,17 @@ impl Outgoing {
         self.stalled
     }
 
-    /// Writes what it can. `Ready(Ok(n))`: all of it is with the socket, `n` bytes of it since the last call.
+    /// Bytes that the socket has taken since the last call.
+    pub(super) fn take_count(&mut self) -> usize {
+        std::mem::take(&mut self.uncounted)
+    }
+
+    /// Writes what it can. `Ready(Ok(()))`: all of it is with the socket.
     pub(super) fn poll_drain(
         &mut self,
         cx: &mut Context<'_>,
         sink: Pin<&mut (impl AsyncWrite + ?Sized)>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<()>> {
         let before = self.written;
         let drained = self.poll_write(cx, sink);
         if drained.is_ready() {
@@ -57,8 +64,7 @@ impl Outgoing {
         &mut self,
         cx: &mut Context<'_>,
         mut sink: Pin<&mut (impl AsyncWrite + ?Sized)>,
-    ) -> Poll<io::Result<usize>> {
-        let mut moved = 0;
+    ) -> Poll<io::Result<()>> {
         while self.written < self.bytes.len() {
             let n = ready!(sink.as_mut().poll_write(cx, &self.bytes[self.written..]))?;
             if n == 0 {
@@ -66,14 +72,14 @@ impl Outgoing {
             }
             self.written += n;
             self.unflushed = true;
-            moved += n;
+            self.uncounted += n;
         }
         self.reset();
         if self.unflushed {
             ready!(sink.poll_flush(cx))?;
             self.unflushed = false;
         }
-        Poll::Ready(Ok(moved))
+        Poll::Ready(Ok(()))
     }
 
     fn reset(&mut self) {
@@ -113,5 +119,54 @@ mod tests {
         theirs.read_exact(&mut [0; 4]).await.unwrap();
         assert!(drain(&mut outgoing, &mut cx).is_ready());
         assert!(outgoing.stalled_since().is_none() && outgoing.is_drained());
+    }
+
+    /// Takes a few bytes at a time, and blocks after each.
+    struct Narrow {
+        taken: usize,
+        open: bool,
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.open = !self.open;
+            if self.open {
+                return Poll::Pending;
+            }
+            let n = bytes.len().min(3);
+            self.taken += n;
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn counts_what_a_full_socket_takes_bit_by_bit() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut sink = Narrow {
+            taken: 0,
+            open: false,
+        };
+        let mut out = Outgoing {
+            bytes: vec![7; 10],
+            ..Outgoing::default()
+        };
+        let mut counted = 0;
+        while out.poll_drain(&mut cx, Pin::new(&mut sink)).is_pending() {
+            counted += out.take_count();
+        }
+        counted += out.take_count();
+        assert_eq!((counted, sink.taken, out.is_drained()), (10, 10, true));
     }
 }

@@ -18,6 +18,7 @@ use crate::session::{Cursors, Wanted};
 use crate::store::{Catalogue, KeyService};
 use crate::tls::Upstream;
 use crate::topology::HostMap;
+use crate::wire::Compressors;
 
 /// What a reload replaces as one.
 pub struct Live {
@@ -33,6 +34,10 @@ pub struct Live {
     pub upstream: Upstream,
     /// The upstream lets nobody in without a login.
     pub login: bool,
+    /// What the upstream is offered to compress by.
+    pub upstream_compression: Compressors,
+    /// The level of zlib towards it.
+    pub zlib_level: u8,
     /// Bounds of a connection.
     pub times: Times,
 }

@@ -16,7 +16,7 @@ use super::listen::Door;
 use super::shared::Shared;
 use super::upstream;
 use crate::metrics::{ConnectionEnd, Leg as Side};
-use crate::session::Session;
+use crate::session::{Compression, Session};
 
 /// A connection on its way to a worker.
 pub(super) struct Accepted {
@@ -148,10 +148,11 @@ async fn one(accepted: Accepted, shared: Arc<Shared>) {
             return;
         }
     };
+    let compression = Compression::new(door.compression, live.upstream_compression, live.zlib_level);
     drop(live);
     metrics.connection_opened();
     let number = shared.next_connection();
-    let session = Session::new(number, Some(peer.to_string().into()));
+    let session = Session::new(number, Some(peer.to_string().into())).with_compression(compression);
     let connection = Box::pin(Connection::new(client, server, session, shared, door.advertise.clone()).run());
     let end = connection.await;
     tracing::debug!(connection = number, reason = end.label(), "connection ended");

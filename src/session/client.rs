@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::compression::is_never_compressed;
 use super::pending::{Kind, Pending};
 use super::refuse::{apply_refusal, must_log_in};
 use super::request::{Request, read};
@@ -35,13 +36,21 @@ impl Session {
         if self.pending.is_full() {
             return Err(Closing("too many requests in flight"));
         }
-        let header = Header::peek(frame, limits::MAX_MESSAGE).map_err(|_| Closing("malformed frame"))?;
-        match header.opcode {
-            Opcode::Msg => self.on_msg(frame, cx, to_server, to_client),
-            Opcode::Query => self.on_query(frame, cx, to_server, to_client),
-            Opcode::Compressed => Err(Closing("compression was not negotiated")),
-            _ => Err(Closing("legacy opcode")),
+        let (base, counted) = (to_server.len(), self.packed.len());
+        let step = self.with_request(frame, |session, frame| {
+            let header = Header::peek(frame, limits::MAX_MESSAGE).map_err(|_| Closing("malformed frame"))?;
+            match header.opcode {
+                Opcode::Msg => session.on_msg(frame, cx, to_server, to_client),
+                Opcode::Query => session.on_query(frame, cx, to_server, to_client),
+                _ => Err(Closing("legacy opcode")),
+            }
+        })?;
+        if matches!(step, Step::NeedKeys(_)) {
+            // It will come again, and count then.
+            self.packed.truncate(counted);
         }
+        self.pack_request(to_server, base);
+        Ok(step)
     }
 
     /// The keys that this frame of the client asked for cannot be had: it is refused.
@@ -56,12 +65,14 @@ impl Session {
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let refusal = Refusal::new(Reason::Key, why);
-        let message = OpMsg::parse(frame).map_err(|_| Closing("malformed frame"))?;
-        let Ok(Some(view)) = read(&message) else {
-            return Err(Closing("malformed frame"));
-        };
-        let request = Request::new(&message, &view, cx);
-        self.refuse(&request, &refusal, cx, to_client)
+        self.with_request(frame, |session, frame| {
+            let message = OpMsg::parse(frame).map_err(|_| Closing("malformed frame"))?;
+            let Ok(Some(view)) = read(&message) else {
+                return Err(Closing("malformed frame"));
+            };
+            let request = Request::new(&message, &view, cx);
+            session.refuse(&request, &refusal, cx, to_client)
+        })
     }
 
     fn on_msg(
@@ -91,6 +102,9 @@ impl Session {
             }
             Err(refusal) => return self.refuse_unread(&message, &refusal, cx, to_client),
         };
+        if self.pending.arriving.is_some() && is_never_compressed(view.name.as_bytes()) {
+            return Err(Closing("compressed a command that must not be"));
+        }
         let request = Request::new(&message, &view, cx);
         let collated = request
             .policy

@@ -37,6 +37,7 @@ impl Session {
                         Kind::Hello {
                             legacy: false,
                             candidate,
+                            compressors: self.compression.agreed(),
                         },
                         cx.now_us,
                     );
@@ -92,6 +93,9 @@ impl Session {
         to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Result<Step, Closing> {
+        if self.pending.arriving.is_some() {
+            return Err(Closing("compressed a command that must not be"));
+        }
         let query = OpQuery::parse(frame).map_err(|_| Closing("malformed or legacy query"))?;
         let id = query.header.request_id;
         let bad = |_| Closing("malformed frame");
@@ -123,6 +127,7 @@ impl Session {
                     Kind::Hello {
                         legacy: true,
                         candidate,
+                        compressors: self.compression.agreed(),
                     },
                     cx.now_us,
                 ));
@@ -147,7 +152,9 @@ impl Session {
             // X.509 names no user here; its `authenticate` is refused with the explanation when it comes.
             candidate = claimed(&start, db).unwrap_or_default();
         }
-        let rewritten = hello::strip_request_compression(*body).map_err(malformed)?;
+        self.compression.agree(facts.compressors.as_deref());
+        let offer = self.compression.offer();
+        let rewritten = hello::rewrite_request(*body, &offer).map_err(malformed)?;
         Ok((candidate, rewritten))
     }
 }

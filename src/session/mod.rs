@@ -4,6 +4,7 @@
 
 mod auth;
 mod client;
+mod compression;
 mod cursors;
 pub mod fuzz;
 mod greet;
@@ -24,6 +25,7 @@ use crate::plan::{Catalogue, Plan};
 use crate::policy::{CollectionPolicy, FieldMap, FieldRule, Found};
 use crate::topology::{Address, HostMap};
 
+pub use compression::{Compression, Packed, Side, Way};
 pub use cursors::Cursors;
 pub use proof::prove_command;
 
@@ -129,6 +131,9 @@ pub struct Session {
     greeted: bool,
     /// The server has accepted an authentication, whether or not it named the user to us.
     logged_in: bool,
+    compression: Compression,
+    /// Compressed messages since the pump last looked.
+    packed: Vec<Packed>,
     /// Commands that have come to an end since the pump last looked.
     done: Vec<Done>,
     /// Authentications that have come to an end since then.
@@ -147,9 +152,17 @@ impl Session {
             pending: pending::Queue::default(),
             greeted: false,
             logged_in: false,
+            compression: Compression::default(),
+            packed: Vec::new(),
             done: Vec::new(),
             notices: Vec::new(),
         }
+    }
+
+    /// What may be compressed on this connection; without it nothing is.
+    #[must_use]
+    pub fn with_compression(self, compression: Compression) -> Self {
+        Self { compression, ..self }
     }
 
     /// Who the server says the client is.
@@ -175,7 +188,12 @@ impl Session {
 
     /// Whether commands have come to an end since the last look.
     pub fn has_done(&self) -> bool {
-        !self.done.is_empty() || !self.notices.is_empty()
+        !self.done.is_empty() || !self.notices.is_empty() || !self.packed.is_empty()
+    }
+
+    /// Takes the compressed messages.
+    pub fn take_packed(&mut self) -> std::vec::Drain<'_, Packed> {
+        self.packed.drain(..)
     }
 
     /// Takes the commands that have come to an end.

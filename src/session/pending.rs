@@ -9,6 +9,7 @@ use crate::command::table::Entry;
 use crate::event::CommandEvent;
 use crate::limits;
 use crate::policy::{CollectionPolicy, FieldRule, Shape};
+use crate::wire::{Compressor, Compressors};
 
 /// One request in flight.
 pub(super) struct Pending {
@@ -24,6 +25,8 @@ pub(super) struct Pending {
     pub(super) shows: Option<Shape>,
     /// The cursor that a `getMore` goes on with.
     pub(super) cursor: Option<i64>,
+    /// The request came compressed by this, so its replies go by it.
+    pub(super) compressor: Option<Compressor>,
     pub(super) started_us: u64,
     pub(super) spent_us: u64,
 }
@@ -34,6 +37,8 @@ pub(super) enum Kind {
     Hello {
         legacy: bool,
         candidate: Option<Candidate>,
+        /// What the reply shows as agreed on between the client and us.
+        compressors: Compressors,
     },
     /// A step of an authentication.
     Sasl(Option<Candidate>),
@@ -54,6 +59,7 @@ impl Pending {
             sealed: Vec::new(),
             shows: None,
             cursor: None,
+            compressor: None,
             started_us,
             spent_us: 0,
         }
@@ -61,37 +67,44 @@ impl Pending {
 }
 
 #[derive(Default)]
-pub(super) struct Queue(VecDeque<Pending>);
+pub(super) struct Queue {
+    waiting: VecDeque<Pending>,
+    /// How the request at hand came: what is put in line belongs to it.
+    pub(super) arriving: Option<Compressor>,
+}
 
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waiting.is_empty()
     }
 
     pub(super) fn only_hello(&self) -> bool {
-        self.0
+        self.waiting
             .iter()
             .all(|pending| matches!(pending.kind, Kind::Hello { .. }))
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.0.len() >= limits::MAX_PENDING
+        self.waiting.len() >= limits::MAX_PENDING
     }
 
     pub(super) fn push(&mut self, pending: Pending) {
-        self.0.push_back(pending);
+        self.waiting.push_back(Pending {
+            compressor: self.arriving,
+            ..pending
+        });
     }
 
     pub(super) fn front(&mut self) -> Option<&mut Pending> {
-        self.0.front_mut()
+        self.waiting.front_mut()
     }
 
     pub(super) fn pop(&mut self) -> Option<Pending> {
-        self.0.pop_front()
+        self.waiting.pop_front()
     }
 
     pub(super) fn charge(&mut self, us: u64) {
-        if let Some(youngest) = self.0.back_mut() {
+        if let Some(youngest) = self.waiting.back_mut() {
             youngest.spent_us += us;
         }
     }
@@ -101,14 +114,14 @@ impl Queue {
         while let Some(Pending {
             kind: Kind::Local(bytes),
             ..
-        }) = self.0.front()
+        }) = self.waiting.front()
         {
             to_client.extend_from_slice(bytes);
-            self.0.pop_front();
+            self.waiting.pop_front();
         }
-        if self.0.is_empty() {
+        if self.waiting.is_empty() {
             // An idle connection keeps no queue.
-            self.0.shrink_to(4);
+            self.waiting.shrink_to(4);
         }
     }
 }

@@ -91,6 +91,7 @@ impl Session {
         } else {
             encode::reply(0, request_id, doc, checksum).unwrap_or_default()
         };
+        let bytes = self.packed_answer(bytes);
         self.pending
             .push(Pending::new(request_id, Kind::Local(bytes), cx.now_us));
         self.pending.release(to_client);

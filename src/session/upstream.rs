@@ -18,7 +18,7 @@ use crate::topology::hello;
 use crate::wire::header::{Header, Opcode};
 use crate::wire::op_msg::OpMsg;
 use crate::wire::op_reply::OpReply;
-use crate::wire::{checksum, encode, op_reply};
+use crate::wire::{Compressor, Compressors, checksum, encode, op_reply};
 
 impl Session {
     /// Takes one whole frame of the server; what the client gets is appended to `to_client`.
@@ -38,11 +38,29 @@ impl Session {
         if front.expects != header.response_to {
             return Err(Closing("reply to another request"));
         }
-        match header.opcode {
+        let (base, compressor, counted) = (to_client.len(), front.compressor, self.packed.len());
+        let step = match header.opcode {
             Opcode::Reply => self.on_legacy_reply(frame, cx, to_client),
             Opcode::Msg => self.on_reply(frame, cx, to_client),
+            Opcode::Compressed => {
+                self.with_compressed_reply(frame, to_client, |session, plain, to_client| {
+                    match Header::peek(plain, limits::MAX_MESSAGE).map(|header| header.opcode) {
+                        // A legacy reply answers a hello only, which is never compressed.
+                        Ok(Opcode::Msg) => session.on_reply(plain, cx, to_client),
+                        _ => Err(Closing("unexpected opcode in a reply")),
+                    }
+                })
+            }
             _ => Err(Closing("unexpected opcode in a reply")),
+        }?;
+        if matches!(step, Step::NeedKeys(_)) {
+            // It will come again, and count then.
+            self.packed.truncate(counted);
         }
+        self.pack_reply(compressor, to_client, base);
+        // Answers of our own go out once the replies before them have.
+        self.pending.release(to_client);
+        Ok(step)
     }
 
     /// The keys that this reply asked for cannot be had: the client gets an error in its place.
@@ -56,7 +74,14 @@ impl Session {
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let refusal = Refusal::new(Reason::Key, why);
-        self.fail(&refusal, cx, to_client)
+        let (base, compressor) = (
+            to_client.len(),
+            self.pending.front().and_then(|front| front.compressor),
+        );
+        self.fail(&refusal, cx, to_client)?;
+        self.pack_reply(compressor, to_client, base);
+        self.pending.release(to_client);
+        Ok(())
     }
 
     fn on_reply(&mut self, frame: &[u8], cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<Step, Closing> {
@@ -67,10 +92,13 @@ impl Session {
         };
         let more = message.flags().more_to_come();
         match &mut front.kind {
-            Kind::Hello { candidate, .. } => {
-                let candidate = candidate.take();
-                let rewritten = hello::rewrite(body, cx.hosts, cx.listener, &[])
-                    .map_err(|_| Closing("malformed reply"))?;
+            Kind::Hello {
+                candidate,
+                compressors,
+                ..
+            } => {
+                let (candidate, compressors) = (candidate.take(), *compressors);
+                let rewritten = rewritten_hello(body, cx, compressors)?;
                 let bytes = message
                     .with_body(&rewritten)
                     .map_err(|_| Closing("malformed reply"))?;
@@ -97,7 +125,6 @@ impl Session {
             Kind::Local(_) => return Err(Closing("reply to a request that was answered here")),
             Kind::Command => return self.on_command_reply(&message, &body, cx, to_client),
         }
-        self.pending.release(to_client);
         Ok(Step::Done)
     }
 
@@ -113,7 +140,6 @@ impl Session {
             to_client.extend_from_slice(message.frame());
             // Facts cost a walk of the reply: without a field map only success is told apart from nothing.
             self.advance(message, more, Outcome::Ok, cx);
-            self.pending.release(to_client);
             return Ok(Step::Done);
         }
         let Some(front) = self.pending.front() else {
@@ -154,7 +180,6 @@ impl Session {
         }
         self.note(&facts, &applied, &mut plan, policy, cx);
         self.advance_with(message, more, outcome(&facts), applied, plan, cx);
-        self.pending.release(to_client);
         Ok(Step::Done)
     }
 
@@ -206,30 +231,32 @@ impl Session {
         let bad = Closing("malformed reply");
         let reply = OpReply::parse(frame).map_err(|_| bad)?;
         let Some(Pending {
-            kind: Kind::Hello {
-                legacy: true,
-                candidate,
-            },
+            kind:
+                Kind::Hello {
+                    legacy: true,
+                    candidate,
+                    compressors,
+                },
             ..
         }) = self.pending.front()
         else {
             return Err(Closing("legacy reply to a modern request"));
         };
-        let candidate = candidate.take();
+        let (candidate, compressors) = (candidate.take(), *compressors);
         let body = Doc::at(frame, reply.document.start).map_err(|_| bad)?;
-        let rewritten = hello::rewrite(body, cx.hosts, cx.listener, &[]).map_err(|_| bad)?;
+        let rewritten = rewritten_hello(body, cx, compressors)?;
         to_client.extend_from_slice(&reply.with_document(&rewritten).map_err(|_| bad)?);
         self.greeted(&body, candidate);
         if let Some(pending) = self.pending.pop() {
             let done = self.finish(pending, Outcome::Ok, cx);
             self.done.push(done);
         }
-        self.pending.release(to_client);
         Ok(Step::Done)
     }
 
     fn greeted(&mut self, body: &Doc<'_>, candidate: Option<Candidate>) {
         self.greeted = true;
+        self.compression.agreed_upstream(body);
         let Some(candidate) = candidate else { return };
         let speculative = body.get(b"speculativeAuthenticate").ok().flatten();
         let Some(Ok(Some(answer))) = speculative.map(|e| e.document()) else {
@@ -343,9 +370,16 @@ impl Session {
             cx,
         );
         self.done.push(done);
-        self.pending.release(to_client);
         Ok(())
     }
+}
+
+/// The server's hello as this client may see it.
+fn rewritten_hello(body: Doc<'_>, cx: &Context<'_>, compressors: Compressors) -> Result<Vec<u8>, Closing> {
+    let ok = body.get(b"ok").ok().flatten().is_some_and(|ok| ok.truthy());
+    let shown = if ok { compressors } else { Compressors::default() };
+    let names: Vec<&str> = shown.iter().map(Compressor::name).collect();
+    hello::rewrite(body, cx.hosts, cx.listener, &names).map_err(|_| Closing("malformed reply"))
 }
 
 /// Appends the opened reply.

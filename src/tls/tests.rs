@@ -169,6 +169,8 @@ fn reads_hosts_and_tls_from_a_drivers_connection_string() {
     assert!(plain.tls.is_none());
     assert_eq!(plain.target(None).unwrap().to_string(), "db1:27017");
     assert!(resolve("mongodb://db1/?tlsInsecure=true").unwrap().unverified);
+    // Read by the configuration: the driver knows no compressor here, and must not mind.
+    assert!(resolve("mongodb://db1/?compressors=zstd,snappy&zlibCompressionLevel=3").is_ok());
 }
 
 #[test]

@@ -52,32 +52,72 @@ pub fn rewrite(
     Ok(out.finish())
 }
 
-/// The client's hello without its `compression`, which is between the client and us, and without a speculative
-/// authentication by certificate: the server would see ours, and take the client for the proxy. `None` where it has
-/// neither, so that the bytes it sent go on. A command wrapped in `$query` (by `OP_QUERY` drivers) is looked into.
+/// The client's hello as it goes upstream: what we offer (if anything) in place of its `compression`, which is between the
+/// client and us, and without a speculative authentication by certificate: the server would see ours, and take the client
+/// for the proxy. `None` where nothing changes, so that the bytes it sent go on. A command wrapped in `$query` (by `OP_QUERY`
+/// drivers) is looked into.
 ///
 /// # Errors
 /// [`Malformed`] where the document is not BSON.
-pub fn strip_request_compression(hello: Doc<'_>) -> Result<Option<Vec<u8>>, Malformed> {
+pub fn rewrite_request(hello: Doc<'_>, offer: &[&str]) -> Result<Option<Vec<u8>>, Malformed> {
     let wrapped = wrapped_command(hello)?;
     let mut out = Copier::new(hello);
-    let mut stripped = false;
+    let mut changed = false;
+    let (mut offer, inside): (&[&str], &[&str]) = match wrapped {
+        Some(_) => (&[], offer),
+        None => (offer, &[]),
+    };
     for (n, element) in hello.elements().enumerate() {
         let element = element?;
         match wrapped {
-            Some(inner) if n == 0 => match strip_request_compression(inner)? {
+            Some(inner) if n == 0 => match rewrite_request(inner, inside)? {
                 Some(inner) => {
-                    stripped = true;
+                    changed = true;
                     out.put(kind::DOCUMENT, &element, &inner);
                 }
                 None => out.keep(&element),
             },
-            _ if element.key == b"compression" => stripped = true,
-            _ if element.key == b"speculativeAuthenticate" && !is_conversation(&element)? => stripped = true,
+            _ if element.key == b"compression" => {
+                if names(&element)?.is_some() {
+                    changed = true;
+                } else {
+                    // The server says what is wrong with it.
+                    offer = &[];
+                    out.keep(&element);
+                }
+            }
+            _ if element.key == b"speculativeAuthenticate" && !is_conversation(&element)? => changed = true,
             _ => out.keep(&element),
         }
     }
-    Ok(stripped.then(|| out.finish()))
+    if !offer.is_empty() {
+        changed = true;
+        out.append(&string_array("compression", offer));
+    }
+    Ok(changed.then(|| out.finish()))
+}
+
+/// The strings of an array, as the server reads a list of compressors: an absent element is nothing, and any other kind of
+/// element, or of value, is a mistake (`None`).
+fn names<'a>(element: &Element<'a>) -> Result<Option<Vec<&'a str>>, Malformed> {
+    if element.kind != kind::ARRAY {
+        return Ok(None);
+    }
+    let Some(list) = element.document()? else {
+        return Ok(None);
+    };
+    let mut names = Vec::new();
+    for item in list.elements() {
+        let item = item?;
+        match item.text() {
+            // Three compressors exist: a longer list says nothing more.
+            Some(name) if names.len() < 8 => names.push(name),
+            Some(_) => {}
+            None if item.kind == kind::NULL => {}
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(names))
 }
 
 /// Whether a speculative authentication is a SASL conversation, whose secret the client itself must know.
@@ -105,8 +145,8 @@ pub struct HelloFacts<'a> {
     pub driver: Option<&'a str>,
     /// `client.driver.version`.
     pub driver_version: Option<&'a str>,
-    /// `compression`, in the client's order.
-    pub compressors: Vec<&'a str>,
+    /// `compression`, in the client's order; `None` where it has none, or no list of names.
+    pub compressors: Option<Vec<&'a str>>,
 }
 
 /// Reads [`HelloFacts`]; a field that is missing, of another type or longer than 128 bytes is `None`.
@@ -125,14 +165,8 @@ pub fn facts<'a>(hello: Doc<'a>) -> Result<HelloFacts<'a>, Malformed> {
             facts.driver_version = short_text(driver, b"version")?;
         }
     }
-    if let Some(offered) = embedded(hello, b"compression")? {
-        for item in offered.elements() {
-            // Four compressors exist: a longer list says nothing more.
-            if facts.compressors.len() == 8 {
-                break;
-            }
-            facts.compressors.extend(item?.text());
-        }
+    if let Some(offered) = hello.get(b"compression")? {
+        facts.compressors = names(&offered)?;
     }
     Ok(facts)
 }

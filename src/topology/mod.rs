@@ -7,5 +7,5 @@
 pub mod hello;
 pub mod hosts;
 
-pub use hello::{HelloFacts, facts, rewrite, strip_request_compression};
+pub use hello::{HelloFacts, facts, rewrite, rewrite_request};
 pub use hosts::{Address, HostMap, HostMapError, Listener};

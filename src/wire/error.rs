@@ -41,6 +41,8 @@ pub enum FrameError {
     NestedCompression,
     /// A compressor id that was not negotiated or is unknown.
     Compressor,
+    /// A compressed message does not inflate to exactly the size it announces.
+    Inflate,
 }
 
 impl fmt::Display for FrameError {
@@ -62,6 +64,7 @@ impl fmt::Display for FrameError {
             Self::LegacyReply => "OP_REPLY is not a command reply",
             Self::NestedCompression => "OP_COMPRESSED inside OP_COMPRESSED",
             Self::Compressor => "compressor was not negotiated",
+            Self::Inflate => "compressed message does not inflate to the size it announces",
         };
         f.write_str(text)
     }

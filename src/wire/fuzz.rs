@@ -1,10 +1,14 @@
 //! One entry for the fuzzer into every parser of this room. Owns no parser; what it checks are the room's promises.
 
+use super::header::HEADER;
 use super::op_compressed::OpCompressed;
 use super::op_query::OpQuery;
 use super::op_reply::OpReply;
-use super::{Header, OpMsg, Opcode, Peeled, checksum, encode, peel};
+use super::{Compressor, Header, OpMsg, Opcode, Peeled, checksum, compress, encode, peel};
 use crate::limits;
+
+/// What a compressed message may announce: enough for every path, and no time lost on filling memory.
+const INFLATED: usize = 256 * 1024;
 
 /// Runs arbitrary bytes through every parser: as they came, and again under each opcode with the length set right so
 /// that the fuzzer need not guess it.
@@ -67,11 +71,43 @@ fn every_parser(frame: &[u8]) {
             frame,
         );
     }
-    if let Ok(compressed) = OpCompressed::parse(frame) {
-        assert!(
-            compressed.uncompressed <= limits::MAX_MESSAGE,
-            "the declared size is bounded"
-        );
+    if let Ok(compressed) = OpCompressed::parse(frame, INFLATED) {
+        if let Ok(plain) = compress::inflate(&compressed) {
+            assert_eq!(
+                plain.len(),
+                compressed.uncompressed.saturating_add(HEADER),
+                "exactly the announced size"
+            );
+            // Once more is enough: there is no compressed message inside.
+            every_parser(&plain);
+            compress::recycle(plain);
+        }
+    } else {
+        packs(frame);
+    }
+}
+
+/// Compressed by each compressor and inflated, it is the same message.
+fn packs(frame: &[u8]) {
+    for compressor in Compressor::ALL {
+        let mut packed = frame.to_vec();
+        if compress::pack(&mut packed, 0, compressor, compress::ZLIB_LEVEL, false).is_none() {
+            continue;
+        }
+        let plain =
+            OpCompressed::parse(&packed, limits::MAX_MESSAGE).and_then(|message| compress::inflate(&message));
+        match plain {
+            Ok(plain) => {
+                assert_eq!(plain.get(HEADER..), frame.get(HEADER..), "inflate(pack(x)) == x");
+                compress::recycle(plain);
+            }
+            // The formats leave no room for nothing at all, and an envelope takes no envelope.
+            Err(_) => assert!(
+                frame.len() == HEADER
+                    || Header::peek(frame, limits::MAX_MESSAGE).is_ok_and(|h| h.opcode == Opcode::Compressed),
+                "what was packed can be unpacked"
+            ),
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 pub mod checksum;
+pub mod compress;
+pub mod compressor;
 pub mod deframe;
 pub mod encode;
 pub mod error;
@@ -22,6 +24,7 @@ pub mod reader;
 
 mod fuzz;
 
+pub use compressor::{Compressor, Compressors};
 pub use deframe::{Peeled, peel};
 pub use error::{FrameError, OpMsgError, SectionError};
 pub use fuzz::fuzz_frames;

@@ -213,6 +213,11 @@ class Mongod:
         with self.client(ADMIN) as client:
             wait_until("the primary again", lambda: client.admin.command("hello")["isWritablePrimary"], 30)
 
+    def tls_socket(self, timeout: float = 10) -> ssl.SSLSocket:
+        """A raw TLS connection to the server itself, to compare the proxy with."""
+        context = ssl.create_default_context(cafile=self.certs.ca)
+        return context.wrap_socket(socket.create_connection(("127.0.0.1", self.port), timeout), server_hostname="localhost")
+
     def stop(self, how: int = signal.SIGTERM) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(how)
@@ -433,7 +438,8 @@ class Proxy:
 
     def __init__(self, directory: Path, mongod: Mongod, collections: list[Collection], *,
                  vault: str = "encryption.__keyVault", extra_toml: str = "", client_ca: Path | None = None,
-                 plaintext_listener: bool = False, audit: bool = True):
+                 plaintext_listener: bool = False, audit: bool = True, compression: str | None = None, upstream_options: str = "",
+                 master_key: Path | None = None):
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.mongod = mongod
@@ -441,19 +447,21 @@ class Proxy:
         self.config = directory / "fieldveil.toml"
         self.log = directory / "proxy.log"
         self.audit = directory / "audit.jsonl"
-        self.master_key = directory / "master.key"
+        self.master_key = master_key or directory / "master.key"
         self.process: subprocess.Popen[bytes] | None = None
         self.born = mongod.now()
         self.certificate, self.private_key = mongod.certs.issue(f"proxy-{self.port}")
         self.collections = collections
-        self.options = dict(vault=vault, extra_toml=extra_toml, client_ca=client_ca, plaintext_listener=plaintext_listener, audit=audit)
+        self.options = dict(vault=vault, extra_toml=extra_toml, client_ca=client_ca, plaintext_listener=plaintext_listener, audit=audit,
+                            compression=compression, upstream_options=upstream_options)
         self.write_config()
 
     def write_config(self) -> None:
         o = self.options
         parts = [
-            f'[upstream]\nuri = "{self.mongod.uri(SERVICE, replica_set=True)}"\n',
-            f'[[listen]]\naddress = "127.0.0.1:{self.port}"\n' + ("allow_plaintext = true\n" if o["plaintext_listener"] else ""),
+            f'[upstream]\nuri = "{self.mongod.uri(SERVICE, replica_set=True)}{o["upstream_options"]}"\n',
+            f'[[listen]]\naddress = "127.0.0.1:{self.port}"\n' + ("allow_plaintext = true\n" if o["plaintext_listener"] else "")
+            + (f'compression = {o["compression"]}\n' if o["compression"] is not None else ""),
         ]
         if not o["plaintext_listener"]:
             tls = f'[tls]\ncertificate = "{self.certificate}"\nprivate_key = "{self.private_key}"\n'
@@ -577,14 +585,14 @@ def frame(opcode: int, body: bytes, request_id: int = 1, *, length: int | None =
 
 def receive(sock: socket.socket) -> tuple[int, dict]:
     """One OP_MSG reply: responseTo and the body. EOF raises ConnectionError."""
-    head = _exactly(sock, 16)
+    head = exactly(sock, 16)
     length, _, response_to, opcode = struct.unpack("<iiii", head)
-    rest = _exactly(sock, length - 16)
+    rest = exactly(sock, length - 16)
     assert opcode == OP_MSG, f"opcode {opcode} in a reply"
     return response_to, bson.decode(rest[5:])
 
 
-def _exactly(sock: socket.socket, count: int) -> bytes:
+def exactly(sock: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:
         chunk = sock.recv(count - len(data))

@@ -112,7 +112,10 @@ def frames() -> dict[str, bytes]:
     made["more-to-come"] = op_msg({"insert": "p", "$db": "c"}, {"documents": [PATIENT]}, flags=MORE_TO_COME)
     made["query"] = frame(OP_QUERY, struct.pack("<i", 0) + b"c.$cmd\0" + struct.pack("<ii", 0, -1) + bson.encode({"isMaster": 1}))
     made["reply"] = frame(OP_REPLY, struct.pack("<iqii", 8, 0, 0, 1) + bson.encode({"ok": 1.0}), 2, 1)
-    for compressor, packed in ((0, body), (2, zlib.compress(body))):
+    # One literal, and one block as it is: enough for the fuzzer to find the rest of either format.
+    snappy = bytes([len(body) & 127 | 128, len(body) >> 7, 61 << 2]) + struct.pack("<H", len(body) - 1) + body
+    zstd = b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", len(body)) + struct.pack("<I", len(body) << 3 | 1)[:3] + body
+    for compressor, packed in ((0, body), (1, snappy), (2, zlib.compress(body)), (3, zstd)):
         made[f"compressed-{compressor}"] = frame(OP_COMPRESSED, struct.pack("<iiB", OP_MSG, len(body), compressor) + packed)
     return made
 

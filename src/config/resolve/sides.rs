@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{path, socket_address};
+use super::{compression, path, socket_address};
 use crate::config::env::{self, Env};
 use crate::config::raw::{self, Raw, Text};
 use crate::config::report::Mistakes;
@@ -184,6 +184,7 @@ pub(super) fn listeners(raw: &Raw, out: &mut Mistakes, warnings: &mut Mistakes) 
                 None => address.to_string(),
             },
             plaintext,
+            compression: compression::listener(section.compression.as_ref(), out),
         });
     }
     listen

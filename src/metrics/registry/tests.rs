@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::metrics::MAX_FIELD_SERIES;
+use crate::wire::Compressor;
 
 const LABELS: Labels = Labels {
     commands: &["insert", "find", "aggregate"],
@@ -82,6 +83,7 @@ fn no_label_can_hold_a_value_of_a_document() {
         ("operation", PROVIDER_OPERATIONS.to_vec()),
         ("leg", Leg::LABELS.to_vec()),
         ("direction", Direction::LABELS.to_vec()),
+        ("compressor", Compressor::ALL.map(Compressor::name).to_vec()),
         (
             "version",
             [&TlsVersion::LABELS[..], &[env!("CARGO_PKG_VERSION")]].concat(),

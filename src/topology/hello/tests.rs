@@ -214,7 +214,7 @@ fn rejects_malformed_replies() {
     let mut bad = whole;
     bad[4] = 0x20;
     assert!(rewrite(Doc::at(&bad, 0).unwrap(), &view, &address("p:1"), &[]).is_err());
-    assert!(strip_request_compression(Doc::at(&bad, 0).unwrap()).is_err());
+    assert!(rewrite_request(Doc::at(&bad, 0).unwrap(), &[]).is_err());
     assert!(facts(Doc::at(&bad, 0).unwrap()).is_err());
 }
 
@@ -239,13 +239,10 @@ fn strips_compression_from_a_request_and_nothing_else() {
     let mut want = client_hello();
     want.remove("compression");
     let hello = bytes(&client_hello());
-    let stripped = strip_request_compression(Doc::at(&hello, 0).unwrap()).unwrap();
+    let stripped = rewrite_request(Doc::at(&hello, 0).unwrap(), &[]).unwrap();
     assert_eq!(stripped, Some(bytes(&want)));
     let stripped = stripped.unwrap();
-    assert_eq!(
-        strip_request_compression(Doc::at(&stripped, 0).unwrap()),
-        Ok(None)
-    );
+    assert_eq!(rewrite_request(Doc::at(&stripped, 0).unwrap(), &[]), Ok(None));
 }
 
 #[test]
@@ -255,7 +252,7 @@ fn strips_compression_inside_a_wrapped_query() {
     want.remove("compression");
     let hello = bytes(&wrap(client_hello()));
     assert_eq!(
-        strip_request_compression(Doc::at(&hello, 0).unwrap()),
+        rewrite_request(Doc::at(&hello, 0).unwrap(), &[]),
         Ok(Some(bytes(&wrap(want.clone()))))
     );
     assert_eq!(
@@ -263,7 +260,42 @@ fn strips_compression_inside_a_wrapped_query() {
         Some("PyMongo")
     );
     let bare = bytes(&wrap(want));
-    assert_eq!(strip_request_compression(Doc::at(&bare, 0).unwrap()), Ok(None));
+    assert_eq!(rewrite_request(Doc::at(&bare, 0).unwrap(), &[]), Ok(None));
+}
+
+#[test]
+fn offers_our_own_compressors_to_the_server() {
+    let wrap = |inner: Document| doc! { "$query": inner, "$readPreference": { "mode": "nearest" } };
+    let mut want = client_hello();
+    want.remove("compression");
+    let bare = want.clone();
+    want.insert("compression", vec!["zlib", "zstd"]);
+    for hello in [client_hello(), bare] {
+        for (hello, want) in [(hello.clone(), want.clone()), (wrap(hello), wrap(want.clone()))] {
+            let hello = bytes(&hello);
+            let rewritten = rewrite_request(Doc::at(&hello, 0).unwrap(), &["zlib", "zstd"]);
+            assert_eq!(rewritten, Ok(Some(bytes(&want))));
+        }
+    }
+}
+
+#[test]
+fn leaves_a_malformed_offer_for_the_server_to_refuse() {
+    for offer in [
+        bson::Bson::Int32(5),
+        "zlib".into(),
+        vec![5].into(),
+        doc! { "0": "zlib" }.into(),
+    ] {
+        let hello = bytes(&doc! { "hello": 1, "compression": offer, "$db": "admin" });
+        for ours in [&[][..], &["zstd"]] {
+            assert_eq!(rewrite_request(Doc::at(&hello, 0).unwrap(), ours), Ok(None));
+        }
+        assert_eq!(facts(Doc::at(&hello, 0).unwrap()).unwrap().compressors, None);
+    }
+    let absent = bytes(&doc! { "hello": 1, "compression": [bson::Bson::Null, "zlib"] });
+    let facts = facts(Doc::at(&absent, 0).unwrap()).unwrap();
+    assert_eq!(facts.compressors, Some(vec!["zlib"]), "as the server reads it");
 }
 
 #[test]
@@ -275,7 +307,7 @@ fn reads_what_a_client_says_about_itself() {
             application: Some("ward-round"),
             driver: Some("PyMongo"),
             driver_version: Some("4.20.0"),
-            compressors: vec!["zstd", "snappy"],
+            compressors: Some(vec!["zstd", "snappy"]),
         }
     );
     let silent = bytes(&doc! { "hello": 1, "client": 3, "compression": "zstd" });
