@@ -1,0 +1,89 @@
+"""The unmodified Rust, Go and Java drivers: one program each (tests/drivers), run against this module's proxy and against the
+plaintext server. The program compares; this file builds it, and says NOT RUN where a toolchain is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness import ADMIN, ROOT
+
+DRIVERS = ROOT / "tests/drivers"
+CACHE = ROOT / ".cache/drivers"
+COLLECTIONS = {f"patients_{language}": harness.PATIENTS for language in ("rust", "go", "java")}
+# What the plugin is called is pinned too: Maven would otherwise take the newest.
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+
+# A first build fetches and compiles.
+pytestmark = pytest.mark.timeout(900)
+
+
+def need(*tools: str) -> None:
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"NOT RUN: {' and '.join(missing)} not installed (driver test)")
+
+
+def build(*command: str | Path, cwd: Path, **environment: str) -> None:
+    done = subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def rust(certs) -> list[str]:
+    need("cargo")
+    build("cargo", "build", "--locked", "--quiet", "--example", "rust-driver", cwd=ROOT)
+    return [str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/examples/rust-driver")]
+
+
+def go(certs) -> list[str]:
+    need("go")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    build("go", "build", "-mod=readonly", "-o", CACHE / "go-driver", ".", cwd=DRIVERS / "go")
+    return [str(CACHE / "go-driver")]
+
+
+def java(certs) -> list[str]:
+    need("java", "keytool", "mvn")
+    # The jars of one pom, so that those of an older one are not on the path as well.
+    pom = DRIVERS / "java/pom.xml"
+    version = re.search(r"<version>([0-9.]+)</version>\s*</dependency>", pom.read_text()).group(1)
+    jars = CACHE / f"java-{version}"
+    if not (jars / ".complete").exists():
+        shutil.rmtree(jars, ignore_errors=True)
+        build("mvn", "-q", "-B", "-f", pom, COPY, f"-DoutputDirectory={jars}", cwd=ROOT)
+        (jars / ".complete").touch()
+    # This driver takes its authorities from the JVM and knows no tlsCAFile.
+    trust = certs.directory / "trust.p12"
+    if not trust.exists():
+        build("keytool", "-importcert", "-noprompt", "-alias", "ca", "-file", certs.ca, "-keystore", trust, "-storetype", "PKCS12",
+              "-storepass", "changeit", cwd=ROOT)
+    return ["java", f"-Djavax.net.ssl.trustStore={trust}", "-Djavax.net.ssl.trustStorePassword=changeit", "-XX:TieredStopAtLevel=1",
+            "-cp", f"{jars}/*", str(DRIVERS / "java/Driver.java")]
+
+
+@pytest.mark.parametrize("language", [rust, go, java], ids=lambda prepare: prepare.__name__)
+def test_driver(language, certs, proxy, oracle_server, db_name, markers, capsys):
+    command = language(certs)
+    proxied, plain = proxy.uri(), oracle_server.uri(ADMIN, replica_set=True)
+    if language is java:
+        proxied, plain = (re.sub(r"&?tlsCAFile=[^&]*", "", uri) for uri in (proxied, plain))
+    environment = {
+        **os.environ,
+        "FIELDVEIL_TEST_PROXY_URI": proxied,
+        "FIELDVEIL_TEST_PLAIN_URI": plain,
+        "FIELDVEIL_TEST_DB": db_name,
+        "FIELDVEIL_TEST_MARKER": markers.prefix,
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    steps, failed = map(int, re.search(r"^(\d+) steps, (\d+) failed$", done.stdout, re.M).groups())
+    with capsys.disabled():
+        print(f"\n  {language.__name__} driver: {steps} steps, {failed} failed")
+    # A program that ended early would also have failed nothing.
+    assert steps >= 30 and not failed
