@@ -371,7 +371,7 @@ fn stage(kind: stages::Kind) -> &'static str {
         Kind::GeoNear => "its `query` is planned like a filter; its `key` must be plain",
         Kind::Documents => "literals are plain",
         Kind::ChangeStream => {
-            "events of a protected collection are opened; of a whole database or cluster too, but nothing in their documents can be filtered on"
+            "events of a protected collection are opened; of a whole database or cluster too, but of their documents nothing but `documentKey._id` can be filtered on"
         }
         Kind::Report => "yes: sizes and names, no values",
         Kind::IndexStats => "yes; literals in index definitions stay sealed",

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,14 @@ def test_driver(language, certs, proxy, oracle_server, db_name, markers, capsys)
         print(f"\n  {language.__name__} driver: {steps} steps, {failed} failed")
     # A program that ended early would also have failed nothing.
     assert steps >= 30 and not failed
+
+
+@pytest.mark.no_proxy
+def test_the_page_names_every_test_that_cannot_pass():
+    """docs/APPLICATIONS.md against tests/suites/expected.toml, which scripts/driver-suites goes by."""
+    page = (ROOT / "docs/APPLICATIONS.md").read_text()
+    with (ROOT / "tests/suites/expected.toml").open("rb") as file:
+        entries = tomllib.load(file)["difference"]
+    for entry in entries:
+        name = re.search(r"::(test_\w+)", entry["test"]).group(1)
+        assert f"`{name}" in page, f"docs/APPLICATIONS.md does not name {name}"

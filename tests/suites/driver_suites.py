@@ -239,8 +239,10 @@ def read_report(report: Path) -> dict[str, Outcome]:
     """Outcome by test, named as pytest would take it: file::class::test."""
     outcomes = {}
     for case in ElementTree.parse(report).iter("testcase"):
-        module, _, rest = case.get("classname").partition(".Test") if ".Test" in case.get("classname") else (case.get("classname"), "", "")
-        name = module.replace(".", "/") + ".py" + (f"::Test{rest.replace('.', '::')}" if rest else "") + f"::{case.get('name')}"
+        # Folders and modules of the suite are lower case, its classes are not.
+        path = case.get("classname").split(".")
+        classes = [part for part in path if part[0].isupper()]
+        name = "::".join(["/".join(path[:len(path) - len(classes)]) + ".py", *classes, case.get("name")])
         outcome = Outcome("passed")
         for child in case:
             if child.tag in ("failure", "error"):

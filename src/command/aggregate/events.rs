@@ -63,6 +63,8 @@ pub(super) fn change_stream(stage: &Element<'_>, flow: &Flow, on_collection: boo
 fn document_id(document: &Shape) -> Shape {
     match document {
         Shape::Tree(tree) => tree.child(b"_id"),
+        // Of any collection: no rule can protect an `_id`.
+        Shape::Unknown => Shape::Plain,
         other => other.clone(),
     }
 }

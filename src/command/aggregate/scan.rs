@@ -10,6 +10,9 @@ use crate::command::expression::{Arguments, children, misformed};
 use crate::limits;
 use crate::policy::{CollectionPolicy, Reason, Refusal, Shape};
 
+/// The server's code for "Unrecognized pipeline stage name", which is what it would answer to most of these.
+const UNRECOGNIZED_STAGE: i32 = 40324;
+
 /// The one field that a stage is.
 pub(super) fn stage_of<'a>(item: &Element<'a>) -> Result<Element<'a>, Refusal> {
     if item.kind != kind::DOCUMENT {
@@ -42,7 +45,8 @@ pub(super) fn kind_of(stage: &Element<'_>) -> Result<Kind, Refusal> {
                 "stage {} is not known, so it cannot be told which namespaces it reads or writes; use other stages, or a direct connection",
                 stage.key_text()
             ),
-        )),
+        )
+        .with_code(UNRECOGNIZED_STAGE)),
     }
 }
 

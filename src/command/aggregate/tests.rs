@@ -856,6 +856,14 @@ fn refuses_to_copy_a_migrating_field_into_an_enforced_one() {
 }
 
 #[test]
+fn answers_an_unknown_stage_with_the_servers_code() {
+    for name in ["patients", "wards"] {
+        let no = on(name, bson!([{"$unsupported": "SECRET"}])).plan().unwrap_err();
+        assert_eq!((no.reason, no.code), (Reason::Stage, Some(40324)));
+    }
+}
+
+#[test]
 fn watches_a_protected_collection() {
     let watch =
         |stage: Document| patients(bson!([{"$changeStream": {"fullDocument": "updateLookup"}}, stage]));
@@ -875,10 +883,14 @@ fn watches_a_protected_collection() {
     // A whole database: the documents may be of any collection.
     let all = |stage: Document| on(1, bson!([{"$changeStream": {}}, stage]));
     all(doc! {"$match": {"operationType": "insert"}}).forwarded();
-    assert_eq!(
-        all(doc! {"$match": {"fullDocument.nhs": "SECRET"}}).refused(),
-        Reason::UnknownShape
-    );
+    all(doc! {"$match": {"documentKey._id": 5}}).forwarded();
+    for path in ["fullDocument.nhs", "documentKey.nhs", "fullDocument"] {
+        assert_eq!(
+            all(doc! {"$match": {path: {"nhs": "SECRET"}}}).refused(),
+            Reason::UnknownShape,
+            "{path}"
+        );
+    }
 }
 
 #[test]
