@@ -51,6 +51,8 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     let live = live(&config, tls.as_ref()).await?;
     let (audit_key, pseudonymizer) = patiently(|| audit_keys(&keys)).await?;
     let audit = AuditSink::open(audit_settings(&config), audit_key).map_err(Error::from)?;
+    let told = audit.clone();
+    keys.listen(move |what| note(&told, what));
     let readiness = Arc::new(Readiness::new());
     let (stop, stopping) = watch::channel(false);
     let optional = config.audit.on_failure == OnFailure::Continue;
@@ -212,12 +214,7 @@ fn show_expiry(config: &Config, metrics: &Metrics) {
             if days < 30 {
                 tracing::warn!(days, file = %tls.certificate.display(), "the listener's certificate expires soon; renew it and send SIGHUP");
             }
-            let seconds = certificate
-                .not_after
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs();
-            metrics.set_certificate_expiry(Leg::Client, i64::try_from(seconds).unwrap_or(i64::MAX));
+            metrics.set_certificate_expiry(Leg::Client, certificate.expiry());
         }
         Err(why) => tracing::warn!("{why}"),
     }

@@ -54,7 +54,12 @@ impl Vault {
     }
 
     async fn service(&self, provider: Arc<dyn KeyProvider>) -> KeyService {
-        let service = KeyService::new(Arc::new(self.store().await), provider, Duration::from_secs(60));
+        let service = KeyService::new(
+            Arc::new(self.store().await),
+            provider,
+            "file",
+            Duration::from_secs(60),
+        );
         service.prepare().await.unwrap();
         service
     }
@@ -263,7 +268,7 @@ async fn a_server_that_is_not_there_is_retryable_and_named() {
     let uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200";
     let namespace = Namespace::new("encryption", "__keyVault").unwrap();
     let store = MongoStore::connect(uri, &namespace).await.unwrap();
-    let service = KeyService::new(Arc::new(store), own("ab"), Duration::from_secs(60));
+    let service = KeyService::new(Arc::new(store), own("ab"), "file", Duration::from_secs(60));
     let failure = service.resolve(&domain("d"), &[]).await.unwrap_err();
     assert_eq!(failure.kind, KeyErrorKind::VaultUnreachable);
     assert!(failure.is_retryable());

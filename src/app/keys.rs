@@ -46,7 +46,12 @@ pub async fn key_service(config: &Config, metrics: Option<Arc<Metrics>>) -> Resu
         )),
         None => provider,
     };
-    let keys = Arc::new(KeyService::new(Arc::new(vault), provider, config.keys.grace));
+    let keys = Arc::new(KeyService::new(
+        Arc::new(vault),
+        provider,
+        provider_name(&config.keys.master),
+        config.keys.grace,
+    ));
     patiently(|| async { keys.prepare().await.map_err(Error::from) }).await?;
     Ok(keys)
 }

@@ -208,7 +208,7 @@ pub const CERTIFICATE_EXPIRY: Series = series(
     "fieldveil_certificate_expiry_seconds",
     Gauge,
     &["leg"],
-    "Seconds until our certificate of that leg expires; negative once it has",
+    "Seconds until the certificate of that leg expires (client: the listeners', upstream: the server's as last seen); negative once it has",
 );
 /// Version.
 pub const BUILD_INFO: Series = series(

@@ -243,7 +243,7 @@ impl Metrics {
         self.reloads[usize::from(!applied)].inc();
     }
 
-    /// When our certificate of a leg expires, in seconds of Unix time.
+    /// When the certificate of a leg expires, in seconds of Unix time.
     pub fn set_certificate_expiry(&self, leg: Leg, not_after: i64) {
         self.not_after[leg as usize].store(not_after, Ordering::Relaxed);
     }

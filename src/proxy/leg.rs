@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::tls::inspect::peer_expiry;
+
 /// A byte stream towards the client or the server.
 pub(super) enum Leg {
     Plain(TcpStream),
@@ -14,6 +16,16 @@ pub(super) enum Leg {
     Accepted(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// We are its client.
     Dialled(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl Leg {
+    /// When the certificate expires that the server showed, in seconds of Unix time.
+    pub(super) fn peer_expiry(&self) -> Option<i64> {
+        match self {
+            Self::Dialled(stream) => peer_expiry(stream.get_ref().1),
+            Self::Plain(_) | Self::Accepted(_) => None,
+        }
+    }
 }
 
 macro_rules! each {

@@ -12,7 +12,7 @@ use super::observe::Observer;
 use crate::audit::AuditSink;
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::keys::KeyRing;
-use crate::metrics::Metrics;
+use crate::metrics::{Leg, Metrics};
 use crate::policy::{FieldMap, Found};
 use crate::session::{Cursors, Wanted};
 use crate::store::{Catalogue, KeyService};
@@ -210,7 +210,12 @@ impl Shared {
     pub async fn reach_upstream(&self) -> bool {
         let live = Arc::clone(&self.live());
         match super::upstream::dial(&live, &self.metrics, None).await {
-            Ok(_) => true,
+            Ok(leg) => {
+                if let Some(not_after) = leg.peer_expiry() {
+                    self.metrics.set_certificate_expiry(Leg::Upstream, not_after);
+                }
+                true
+            }
             Err(why) => {
                 tracing::warn!(reason = %why, "the upstream does not answer");
                 false

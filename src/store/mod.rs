@@ -1,9 +1,12 @@
 //! Persistence of data keys: the MongoDB key vault collection, and the service that keeps the ring in step with it.
 
 pub mod catalogue;
+mod failure;
 pub mod mongo;
 pub mod service;
+mod watch;
 
 pub use catalogue::Catalogue;
+pub use failure::{KeyError, KeyErrorKind};
 pub use mongo::MongoStore;
-pub use service::{KeyError, KeyErrorKind, KeyHealth, KeyService};
+pub use service::{KeyHealth, KeyService};

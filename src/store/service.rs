@@ -2,18 +2,18 @@
 //! once either has been out of reach for longer than the grace period. Holds no key bytes itself: a [`Dek`] does.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::time::{sleep, timeout};
 
+use super::failure::{KeyError, KeyErrorKind, disabled_domain, disabled_key, lost_race, missing};
+use super::watch::Watch;
 use crate::crypto::nonce;
-use crate::error::{Error, Fault};
+use crate::event::Lifecycle;
 use crate::keys::{
-    AltName, Dek, DekStore, DomainKeys, Inserted, KeyProvider, KeyRecord, KeyRing, ProviderError,
-    ProviderErrorKind, StoreError, StoreErrorKind,
+    AltName, Dek, DekStore, DomainKeys, Inserted, KeyProvider, KeyRecord, KeyRing, ProviderError, StoreError,
 };
 use crate::name::KeyId;
 use crate::secret::Secret;
@@ -38,6 +38,7 @@ pub struct KeyService {
     /// Held while loading: whoever waits finds what the holder loaded, or shares its failure.
     gate: tokio::sync::Mutex<Gate>,
     health: Mutex<KeyHealth>,
+    watch: Watch,
 }
 
 #[derive(Default)]
@@ -57,54 +58,15 @@ pub struct KeyHealth {
     pub failing: Option<KeyError>,
 }
 
-/// What a missing or unusable key is due to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyErrorKind {
-    /// The vault holds no key of this id.
-    MissingKey,
-    /// The key, or every key of the domain, is disabled in the vault.
-    Disabled,
-    /// The configured master key is not the one that wrapped it.
-    WrongMasterKey,
-    /// The vault does not answer.
-    VaultUnreachable,
-    /// The vault refuses us, or holds what is no key.
-    Vault,
-    /// The master-key provider does not answer.
-    ProviderUnreachable,
-    /// The master-key provider refuses us or failed.
-    Provider,
-}
-
-/// A key that could not be had; the text names it and what to do, and holds no key material.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyError {
-    /// What it is due to.
-    pub kind: KeyErrorKind,
-    /// What happened and what to do.
-    pub text: String,
-}
-
-impl KeyError {
-    fn new(kind: KeyErrorKind, text: impl Into<String>) -> Self {
-        Self {
-            kind,
-            text: text.into(),
-        }
-    }
-
-    /// Whether the same request may succeed later without anybody acting.
-    pub const fn is_retryable(&self) -> bool {
-        matches!(
-            self.kind,
-            KeyErrorKind::VaultUnreachable | KeyErrorKind::ProviderUnreachable
-        )
-    }
-}
-
 impl KeyService {
-    /// A service with an empty ring. `grace` is how long keys stay usable while vault or provider is out of reach.
-    pub fn new(store: Arc<dyn DekStore>, provider: Arc<dyn KeyProvider>, grace: Duration) -> Self {
+    /// A service with an empty ring. `name` is the provider's, from the closed list of providers; `grace` is how long
+    /// keys stay usable while vault or provider is out of reach.
+    pub fn new(
+        store: Arc<dyn DekStore>,
+        provider: Arc<dyn KeyProvider>,
+        name: &'static str,
+        grace: Duration,
+    ) -> Self {
         let health = KeyHealth {
             keys: 0,
             last_good: Instant::now(),
@@ -117,7 +79,14 @@ impl KeyService {
             ring: ArcSwap::from_pointee(KeyRing::empty()),
             gate: tokio::sync::Mutex::default(),
             health: Mutex::new(health),
+            watch: Watch::new(name),
         }
+    }
+
+    /// Tells what happens to keys and to their provider from now on, and what has happened before: keys made, refused
+    /// and changed; the provider gone and back. Changes only: a key that cannot be had is told of once.
+    pub fn listen(&self, listener: impl Fn(Lifecycle) + Send + Sync + 'static) {
+        self.watch.listen(Arc::new(listener));
     }
 
     /// The present ring, to be kept as long as one message takes.
@@ -247,12 +216,26 @@ impl KeyService {
 
         let mut fresh: HashMap<&str, Vec<Arc<Dek>>> = HashMap::new();
         let (mut others, mut closed, mut first) = (Vec::new(), Vec::new(), None);
+        let mut changes = gone(&ring, &records);
         for record in records.iter().filter(|record| record.enabled) {
             let domain = record
                 .alt_name()
                 .map(|name| name.domain)
                 .filter(|domain| domains.contains(domain));
-            match (self.usable(&ring, record).await, domain) {
+            let usable = self.usable(&ring, record).await;
+            match &usable {
+                Ok(key) => {
+                    self.watch.had(Some(key.id()), key.domain());
+                    if ring.by_id(&key.id()).is_none() {
+                        changes.push((key.id(), Arc::clone(key.domain()), "enabled"));
+                    }
+                }
+                Err(failure) => {
+                    let name = record.alt_name().map_or("", |name| name.domain);
+                    self.watch.refused(Some(record.id), name, failure.kind);
+                }
+            }
+            match (usable, domain) {
                 (Ok(key), Some(domain)) => fresh.entry(domain).or_default().push(key),
                 (Ok(key), None) => others.push(key),
                 (Err(failure), _) if failure.is_retryable() => return Err(failure),
@@ -261,6 +244,9 @@ impl KeyService {
                     first.get_or_insert(failure);
                 }
             }
+        }
+        for (key, domain, state) in changes {
+            self.watch.changed(key, &domain, state);
         }
         for domain in closed {
             others.extend(fresh.remove(domain).unwrap_or_default());
@@ -290,7 +276,12 @@ impl KeyService {
             if self.ring.load().domain(domain).is_some() {
                 continue;
             }
-            match self.open_domain(domain).await {
+            let opened = self.open_domain(domain).await;
+            match &opened {
+                Ok(_) => self.watch.had(None, domain),
+                Err(failure) => self.watch.refused(None, domain, failure.kind),
+            }
+            match opened {
                 Ok(keys) => self.publish(vec![keys], Vec::new()),
                 Err(failure) if failure.is_retryable() => return Err(failure),
                 Err(failure) => first = first.and(Err(failure)),
@@ -321,6 +312,17 @@ impl KeyService {
                     Err(missing(id))
                 }
             };
+            match &opened {
+                Ok(key) => self.watch.had(Some(*id), key.domain()),
+                Err(failure) => {
+                    let name = records
+                        .iter()
+                        .find(|record| record.id == *id)
+                        .and_then(KeyRecord::alt_name);
+                    self.watch
+                        .refused(Some(*id), name.map_or("", |name| name.domain), failure.kind);
+                }
+            }
             match opened {
                 Ok(key) => found.push(key),
                 Err(failure) => first = first.and(Err(failure)),
@@ -369,7 +371,11 @@ impl KeyService {
             master: self.provider.describe(),
             enabled: true,
         };
-        self.ask(self.store.insert(&record)).await
+        let inserted = self.ask(self.store.insert(&record)).await?;
+        if inserted == Inserted::Done {
+            self.watch.created(id, domain);
+        }
+        Ok(inserted)
     }
 
     /// The key of a record: the one at hand where it is the same, so that its expanded ciphers and its nonce budget go
@@ -414,77 +420,30 @@ impl KeyService {
             KeyErrorKind::ProviderUnreachable,
             "the master-key provider does not answer in time",
         );
-        timeout(CALL, asked)
+        let answer = timeout(CALL, asked)
             .await
-            .map_err(|_| late)?
-            .map_err(KeyError::from)
+            .map_err(|_| late)
+            .and_then(|answer| answer.map_err(KeyError::from));
+        // What it refuses it has answered.
+        let gone = |failure: &KeyError| failure.kind == KeyErrorKind::ProviderUnreachable;
+        self.watch.provider(!answer.as_ref().is_err_and(gone));
+        answer
     }
 }
 
-fn missing(id: &KeyId) -> KeyError {
-    let text =
-        format!("data key {id} is not in the key vault: restore it from a backup, or the value is lost");
-    KeyError::new(KeyErrorKind::MissingKey, text)
+/// Keys in the ring that the vault's records do not allow any more.
+fn gone(ring: &KeyRing, records: &[KeyRecord]) -> Vec<(KeyId, Arc<str>, &'static str)> {
+    ring.keys()
+        .filter_map(|key| {
+            let state = match records.iter().find(|record| record.id == key.id()) {
+                None => "destroyed",
+                Some(record) if !record.enabled => "disabled",
+                Some(_) => return None,
+            };
+            Some((key.id(), Arc::clone(key.domain()), state))
+        })
+        .collect()
 }
-
-fn disabled_key(id: &KeyId) -> KeyError {
-    KeyError::new(
-        KeyErrorKind::Disabled,
-        format!("data key {id} is disabled in the key vault (status 1)"),
-    )
-}
-
-fn disabled_domain(domain: &str) -> KeyError {
-    let text = format!(
-        "every data key of domain `{domain}` is disabled in the key vault: enable one, or add a version"
-    );
-    KeyError::new(KeyErrorKind::Disabled, text)
-}
-
-fn lost_race(domain: &str) -> KeyError {
-    let text = format!(
-        "another proxy is creating the data key of domain `{domain}`, but a majority does not hold it yet"
-    );
-    KeyError::new(KeyErrorKind::VaultUnreachable, text)
-}
-
-impl From<StoreError> for KeyError {
-    fn from(error: StoreError) -> Self {
-        let kind = match error.kind {
-            StoreErrorKind::Unavailable => KeyErrorKind::VaultUnreachable,
-            StoreErrorKind::Denied | StoreErrorKind::Malformed | StoreErrorKind::Other => KeyErrorKind::Vault,
-        };
-        Self::new(kind, error.text)
-    }
-}
-
-impl From<ProviderError> for KeyError {
-    fn from(error: ProviderError) -> Self {
-        let kind = match error.kind {
-            ProviderErrorKind::Unavailable => KeyErrorKind::ProviderUnreachable,
-            ProviderErrorKind::WrongMasterKey => KeyErrorKind::WrongMasterKey,
-            ProviderErrorKind::Denied
-            | ProviderErrorKind::Corrupt
-            | ProviderErrorKind::Misconfigured
-            | ProviderErrorKind::Internal => KeyErrorKind::Provider,
-        };
-        Self::new(kind, error.text)
-    }
-}
-
-impl From<KeyError> for Error {
-    fn from(error: KeyError) -> Self {
-        Self::new(Fault::KeyProvider, error.text)
-    }
-}
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for KeyError {}
 
 #[cfg(test)]
 mod tests;

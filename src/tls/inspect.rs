@@ -47,6 +47,11 @@ impl Certificate {
             .div_euclid(86_400)
     }
 
+    /// When it expires, in seconds of Unix time.
+    pub fn expiry(&self) -> i64 {
+        OffsetDateTime::from(self.not_after).unix_timestamp()
+    }
+
     /// The day it expires on, in UTC: `2027-12-23`.
     pub fn last_day(&self) -> String {
         OffsetDateTime::from(self.not_after).date().to_string()
@@ -91,6 +96,12 @@ pub fn certificate(der: &CertificateDer<'_>) -> Result<Certificate, Error> {
         not_before: parsed.validity().not_before.to_datetime().into(),
         not_after: parsed.validity().not_after.to_datetime().into(),
     })
+}
+
+/// When the certificate expires that a finished handshake showed, in seconds of Unix time.
+pub fn peer_expiry(connection: &CommonState) -> Option<i64> {
+    let own = connection.peer_certificates()?.first()?;
+    Some(certificate(own).ok()?.expiry())
 }
 
 /// Reads the first certificate of a PEM file: the server's own.

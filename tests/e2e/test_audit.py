@@ -35,6 +35,16 @@ def test_says_who_did_what_to_which_fields(proxy, app, db_name, markers):
     assert inserted["subjects"] == found["subjects"] and len(found["subjects"]) == 1
 
 
+def test_says_which_keys_were_made(proxy, app, direct_client, db_name, markers):
+    """The chain's own key first, then one per domain; each is in the vault under that id."""
+    app.patients.insert_one(patient(markers, "keys"))
+    made = wait_until("the keys in the audit", lambda: [e for e in lines(proxy) if e["event"] == "key_created"])
+    assert made[0]["domain"] == "fieldveil.audit"
+    assert f"{db_name}.patients.mrn" in [e["domain"] for e in made]
+    held = {str(d["_id"].as_uuid()): d["keyAltNames"] for d in direct_client.encryption[db_name].find()}
+    assert all(f'fieldveil/{e["domain"]}/1' in held[e["key"]] for e in made)
+
+
 def test_pseudonyms_tell_subjects_apart_and_are_stable(proxy, app, markers):
     start = len(lines(proxy))
     one, two = patient(markers, "one"), patient(markers, "two")

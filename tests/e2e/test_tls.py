@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import ssl
@@ -79,6 +80,11 @@ def test_wrong_password_fails_as_it_does_on_the_server(proxy):
     with proxy.client((APP[0], "wrong")) as client, pytest.raises(OperationFailure) as caught:
         client.admin.command("ping")
     assert caught.value.code == 18
+
+
+def test_says_when_the_certificates_of_both_legs_expire(proxy):
+    for leg in ("client", "upstream"):
+        wait_until(f"the {leg}'s certificate", lambda leg=leg: re.search(rf'^fieldveil_certificate_expiry_seconds{{leg="{leg}"}} [1-9]', proxy.metrics(), re.M))
 
 
 def test_sighup_takes_a_new_certificate_and_keeps_connections(proxy, app, markers):

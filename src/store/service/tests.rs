@@ -1,6 +1,6 @@
 use super::*;
 use crate::crypto::{MATERIAL, Suite};
-use crate::keys::{BoxFuture, MasterKey};
+use crate::keys::{BoxFuture, MasterKey, ProviderErrorKind, StoreErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 const GRACE: Duration = Duration::from_secs(300);
@@ -148,7 +148,7 @@ fn provider(marker: u8) -> Arc<Provider> {
 }
 
 fn service(vault: &Arc<Vault>, provider: &Arc<Provider>) -> Arc<KeyService> {
-    Arc::new(KeyService::new(vault.clone(), provider.clone(), GRACE))
+    Arc::new(KeyService::new(vault.clone(), provider.clone(), "fake", GRACE))
 }
 
 fn record(id: u8, alt_name: Option<&str>) -> KeyRecord {
@@ -434,4 +434,89 @@ async fn a_new_version_writes_at_once_here() {
     assert_eq!(added, [2, 3]);
     one.refresh().await.unwrap();
     assert_eq!(versions(&one, "a"), Some(vec![3, 2, 1]));
+}
+
+#[tokio::test]
+async fn tells_once_of_each_change_of_keys_and_provider() {
+    let (vault, provider) = (Arc::new(Vault::default()), provider(1));
+    let service = service(&vault, &provider);
+    service.resolve(&names(&["early"]), &[]).await.unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&told);
+    service.listen(move |event| listener.lock().unwrap().push(event));
+    let take = || std::mem::take(&mut *told.lock().unwrap());
+    let early = service.load().domain("early").unwrap().write.id();
+    assert_eq!(
+        take(),
+        [Lifecycle::KeyCreated {
+            key: early,
+            domain: "early".into()
+        }],
+        "what happened before anybody listened"
+    );
+
+    // A key that cannot be had: told of once, and again when it is news again.
+    let refused = |key, domain: &str, reason| Lifecycle::KeyRefused {
+        key,
+        domain: domain.into(),
+        reason,
+    };
+    let lost = KeyId([9; 16]);
+    for _ in 0..3 {
+        service.resolve(&[], &[lost]).await.unwrap_err();
+    }
+    vault.change(|records| {
+        let mut disabled = record(8, Some("fieldveil/off/1"));
+        disabled.enabled = false;
+        records.push(disabled);
+    });
+    for _ in 0..3 {
+        service.resolve(&names(&["off"]), &[]).await.unwrap_err();
+    }
+    assert_eq!(
+        take(),
+        [
+            refused(Some(lost), "", "missing"),
+            refused(None, "off", "disabled")
+        ]
+    );
+    vault.change(|records| records.iter_mut().for_each(|record| record.enabled = true));
+    service.resolve(&names(&["off"]), &[]).await.unwrap();
+    vault.change(|records| {
+        records
+            .iter_mut()
+            .filter(|record| record.id == KeyId([8; 16]))
+            .for_each(|record| record.enabled = false);
+    });
+    service.refresh().await.unwrap();
+    let changed = |key, domain: &str, state| Lifecycle::KeyChanged {
+        key,
+        domain: domain.into(),
+        state,
+    };
+    assert_eq!(take(), [changed(KeyId([8; 16]), "off", "disabled")]);
+    service.resolve(&names(&["off"]), &[]).await.unwrap_err();
+    assert_eq!(take(), [refused(None, "off", "disabled")]);
+
+    // Another proxy's new version, and a key that somebody deleted.
+    vault.change(|records| records.push(record(7, Some("fieldveil/early/2"))));
+    service.refresh().await.unwrap();
+    assert_eq!(take(), [changed(KeyId([7; 16]), "early", "enabled")]);
+    vault.change(|records| records.retain(|record| record.id != early));
+    service.refresh().await.unwrap();
+    assert_eq!(take(), [changed(early, "early", "destroyed")]);
+
+    for down in [true, false] {
+        provider.down.store(down, SeqCst);
+        for _ in 0..2 {
+            assert_eq!(service.refresh().await.is_err(), down);
+        }
+        assert_eq!(
+            take(),
+            [Lifecycle::ProviderHealth {
+                provider: "fake",
+                up: !down
+            }]
+        );
+    }
 }
