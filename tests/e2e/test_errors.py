@@ -164,3 +164,15 @@ def test_tampering_is_counted(proxy, app, direct, markers):
     with pytest.raises(OperationFailure):
         app.patients.find_one({"_id": 1})
     assert metric(proxy, "fieldveil_open_failures_total") == before + 1
+
+
+def test_a_forged_envelope_in_an_unprotected_collection_is_an_error_until_it_is_gone(app, direct):
+    """It cannot be told from a value of ours whose key is lost; what cannot be ours at all passes."""
+    forged, other = Binary(bytes([1, 2]) + b"k" * 16 + b"\x02" + b"v" * 40, 0x80), Binary(b"\x07" * 59, 0x80)
+    app.elsewhere.insert_one({"_id": 1, "own": forged, "other": other, "a": 1})
+    for read in (lambda: app.elsewhere.find_one({"_id": 1}), lambda: list(app.elsewhere.aggregate([{"$match": {}}]))):
+        with pytest.raises(OperationFailure, match="fieldveil: field 'own': data key .* is not in the key vault"):
+            read()
+    assert app.elsewhere.find_one({"_id": 1}, {"own": 0}) == {"_id": 1, "other": other, "a": 1}
+    assert app.elsewhere.delete_one({"_id": 1}).deleted_count == 1
+    assert list(app.elsewhere.find()) == []
