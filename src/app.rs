@@ -283,18 +283,25 @@ async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<R
 /// stays in force, and the log says so.
 async fn survey(shared: &Shared) {
     let live = Arc::clone(&shared.live());
-    match live.catalogue.look(&live.fields).await {
-        Ok(found) => {
-            let (views, collated) = (found.views.len(), found.collated.len());
-            if shared.set_found(found) && views + collated > 0 {
-                tracing::warn!(
-                    views,
-                    collated,
-                    "the database holds views over protected collections, or protected collections with a default collation: commands on those views are refused, and so are searches for sealed strings under that collation"
-                );
-            }
+    loop {
+        let seen = shared.views_changed();
+        let found = match live.catalogue.look(&live.fields).await {
+            Ok(found) => found,
+            Err(why) => return tracing::error!("{why}"),
+        };
+        let (views, collated) = (found.views.len(), found.collated.len());
+        let refused: Vec<String> = found.refusals().map(str::to_owned).collect();
+        match shared.set_found(found, seen) {
+            None => continue,
+            Some(true) if views + collated > 0 => tracing::warn!(
+                views,
+                collated,
+                ?refused,
+                "the database holds views over protected collections, or collections with a default collation: commands on the views listed are refused, and so are searches for sealed strings under such a collation"
+            ),
+            Some(_) => {}
         }
-        Err(why) => tracing::error!("{why}"),
+        return;
     }
 }
 

@@ -634,6 +634,10 @@ fn refuses_indexes_that_could_never_work() {
         doc! { "key": { "x": "text" } },
         doc! { "key": { "$**": 1 } },
         doc! { "key": { "x": 1 }, "partialFilterExpression": { "nhs": { "$exists": true } } },
+        doc! { "key": { "contacts.$**": 1 } },
+        doc! { "key": { "x": 1 }, "collation": { "locale": "en" }, "expireAfterSeconds": 5 },
+        doc! { "key": { "nhs": 1, "x": 1 }, "sparse": true, "hidden": true, "background": true, "collation": { "locale": "simple" } },
+        doc! { "key": { "x": "text" }, "weights": { "y": 3 }, "language_override": "lang" },
     ] {
         index(&mut h, good).sent();
     }
@@ -645,6 +649,25 @@ fn refuses_indexes_that_could_never_work() {
         index(&mut h, doc! { "key": { "nhs": 1 }, "expireAfterSeconds": 5 }),
         &["nhs", "TTL"],
     );
+    for (bad, word) in [
+        (doc! { "key": { "$**": "text" } }, "text"),
+        (
+            doc! { "key": { "x": "text" }, "weights": { "notes": 2 } },
+            "notes",
+        ),
+        (
+            doc! { "key": { "x": "text" }, "language_override": "nhs" },
+            "language_override",
+        ),
+        (
+            doc! { "key": { "nhs": 1 }, "collation": { "locale": "en", "strength": 2 } },
+            "collation",
+        ),
+        (doc! { "key": { "notes.$**": 1 } }, "notes"),
+        (doc! { "key": { "nhs": "columnstore" } }, "columnstore"),
+    ] {
+        refuses(index(&mut h, bad), &[word]);
+    }
     for kind in ["text", "2dsphere", "2d"] {
         refuses(index(&mut h, doc! { "key": { "nhs": kind } }), &["nhs", kind]);
     }
@@ -666,7 +689,15 @@ fn refuses_what_it_cannot_see_through() {
         doc! { "mapReduce": "p", "map": "SECRET" },
         doc! { "renameCollection": "c.p", "to": "c.q" },
         doc! { "collMod": "p", "validator": { "nhs": "SECRET" } },
-        doc! { "create": "v", "viewOn": "p", "pipeline": [] },
+        doc! { "create": "v", "viewOn": "p", "pipeline": [{ "$match": { "nhs": "SECRET" } }] },
+        doc! { "create": "v", "viewOn": "p", "pipeline": [{ "$sort": { "nhs": 1 } }] },
+        doc! { "create": "p", "viewOn": "other", "pipeline": [] },
+        doc! { "collMod": "v", "viewOn": "other", "pipeline": [{ "$lookup": { "from": "p", "as": "x", "pipeline": [{ "$match": { "nhs": "SECRET" } }] } }] },
+        doc! { "insert": "system.views", "documents": [{ "_id": "c.v", "viewOn": "p", "pipeline": [{ "$match": { "nhs": "SECRET" } }] }] },
+        doc! { "find": "system.buckets.p", "filter": { "data.nhs.0": "SECRET" } },
+        doc! { "aggregate": "other", "pipeline": [{ "$unionWith": { "coll": "system.buckets.p", "pipeline": [{ "$match": { "data.nhs.0": "SECRET" } }] } }], "cursor": {} },
+        doc! { "explain": { "create": "p" } },
+        doc! { "explain": { "insert": "p", "documents": [{ "nhs": "SECRET" }] } },
         doc! { "create": "p", "validator": { "nhs": "SECRET" } },
         doc! { "applyOps": ["SECRET"] },
         doc! { "somethingNew": "p", "x": "SECRET" },
@@ -677,7 +708,8 @@ fn refuses_what_it_cannot_see_through() {
     ] {
         refuses(h.command(command), &[]);
     }
-    h.command(doc! { "create": "p" }).sent();
+    h.command(doc! { "create": "p", "capped": true, "size": 4096 })
+        .sent();
     h.command(doc! { "mapReduce": "other", "map": "f" }).sent();
     let sent = h
         .command(
@@ -720,7 +752,7 @@ fn opens_replies_wherever_an_envelope_surfaces_and_scrubs_errors() {
     let error = read.get_array("writeErrors").unwrap()[0].as_document().unwrap();
     assert_eq!(
         error.get_document("keyValue").unwrap().get_str("nhs").unwrap(),
-        "9434765919"
+        "<protected>"
     );
     assert!(
         error
@@ -841,4 +873,245 @@ fn looks_at_no_place_that_a_projection_computes() {
     let read = h.reply(next(0, doc! { "nhs": age }));
     assert!(read.to_string().contains("\"nhs\": 7"), "{read}");
     assert_eq!(plaintext_found(&mut h), 0);
+}
+
+#[test]
+fn judges_validators_by_what_they_look_at() {
+    let mut h = Harness::new(1);
+    for command in ["create", "collMod"] {
+        for good in [
+            doc! { "$jsonSchema": { "required": ["nhs"], "properties": { "x": { "bsonType": "int" }, "nhs": { "bsonType": "binData" } } } },
+            doc! { "x": { "$gt": 3 }, "nhs": { "$exists": true } },
+            doc! { "$or": [{ "$jsonSchema": { "required": ["nhs"] } }, { "$expr": { "$gt": ["$x", "$y"] } }] },
+        ] {
+            h.command(doc! { command: "p", "validator": good, "validationLevel": "moderate", "validationAction": "warn" })
+                .sent();
+        }
+        for (bad, words) in [
+            (
+                doc! { "$jsonSchema": { "properties": { "nhs": { "minLength": 10 } } } },
+                ["nhs", "minLength"],
+            ),
+            (doc! { "$and": [{ "nhs": "SECRET" }] }, ["validator", "$exists"]),
+            (
+                doc! { "$expr": { "$eq": ["$nhs", "SECRET"] } },
+                ["validator", "key"],
+            ),
+            (doc! { "nhs": { "$regex": "^SECRET" } }, ["nhs", "$regex"]),
+            (doc! { "notes": { "$type": "string" } }, ["notes", "$type"]),
+        ] {
+            refuses(h.command(doc! { command: "p", "validator": bad }), &words);
+        }
+    }
+    // What an application asks by a schema is told of the values, not of how they are stored.
+    let schema = |properties: Document| doc! { "$jsonSchema": { "properties": properties } };
+    filter(&mut h, schema(doc! { "x": { "minimum": 3 } })).sent();
+    refuses(
+        filter(&mut h, schema(doc! { "nhs": { "bsonType": "binData" } })),
+        &["nhs", "bsonType"],
+    );
+}
+
+#[test]
+fn judges_what_create_and_coll_mod_say_of_protected_fields() {
+    let mut h = Harness::new(1);
+    for good in [
+        doc! { "create": "p", "clusteredIndex": { "key": { "_id": 1 }, "unique": true }, "expireAfterSeconds": 60 },
+        doc! { "create": "p", "changeStreamPreAndPostImages": { "enabled": true }, "collation": { "locale": "simple" } },
+        doc! { "create": "p", "timeseries": { "timeField": "at", "metaField": "nhs" } },
+        doc! { "create": "p", "timeseries": { "timeField": "at", "metaField": "contacts", "granularity": "hours" } },
+        doc! { "create": "other", "validator": { "nhs": "x" }, "collation": { "locale": "en" }, "timeseries": { "timeField": "born" } },
+        doc! { "collMod": "p", "index": { "keyPattern": { "x": 1 }, "expireAfterSeconds": 5 } },
+        doc! { "collMod": "p", "index": { "name": "nhs_1", "hidden": true } },
+    ] {
+        h.command(good).sent();
+    }
+    for (bad, words) in [
+        (
+            doc! { "create": "p", "collation": { "locale": "en" } },
+            vec!["collation", "leave it out"],
+        ),
+        (
+            doc! { "create": "p", "encryptedFields": { "fields": [] } },
+            vec!["encryptedFields", "leave it out"],
+        ),
+        (
+            doc! { "create": "p", "timeseries": { "timeField": "born" } },
+            vec!["timeField", "born"],
+        ),
+        (
+            doc! { "create": "p", "timeseries": { "timeField": "at", "metaField": "address" } },
+            vec!["metaField", "address"],
+        ),
+        (
+            doc! { "create": "p", "timeseries": { "timeField": "at", "metaField": "notes" } },
+            vec!["metaField", "notes"],
+        ),
+        (doc! { "create": "p", "pipeline": [] }, vec!["pipeline"]),
+        (
+            doc! { "collMod": "p", "index": { "keyPattern": { "born": 1 }, "expireAfterSeconds": 5 } },
+            vec!["born", "date"],
+        ),
+        (
+            doc! { "collMod": "p", "index": { "name": "born_1", "expireAfterSeconds": 5 } },
+            vec!["keyPattern"],
+        ),
+    ] {
+        refuses(h.command(bad), &words);
+    }
+}
+
+#[test]
+fn plans_queries_on_views_over_what_their_pipelines_yield() {
+    let mut h = Harness::new(1);
+    h.views(&[
+        ("all", "p", vec![]),
+        (
+            "renamed",
+            "p",
+            vec![doc! { "$project": { "who": "$nhs", "x": 1, "mix": { "$ifNull": ["$nhs", "$notes"] } } }],
+        ),
+        (
+            "nested",
+            "renamed",
+            vec![doc! { "$match": { "x": { "$gt": 3 } } }],
+        ),
+        (
+            "joined",
+            "wards",
+            vec![doc! { "$lookup": { "from": "p", "localField": "a", "foreignField": "x", "as": "p" } }],
+        ),
+        (
+            "grouped",
+            "p",
+            vec![doc! { "$group": { "_id": "$nhs", "n": { "$sum": 1 } } }],
+        ),
+        ("plain", "p", vec![doc! { "$project": { "x": 1 } }]),
+        ("literal", "p", vec![doc! { "$match": { "nhs": "9434765919" } }]),
+        ("above", "literal", vec![]),
+        ("sorted", "p", vec![doc! { "$sort": { "nhs": 1 } }]),
+        ("loop1", "loop2", vec![]),
+        ("loop2", "loop1", vec![]),
+        ("harmless", "wards", vec![]),
+    ]);
+    for (view, path) in [
+        ("all", "nhs"),
+        ("renamed", "who"),
+        ("nested", "who"),
+        ("joined", "p.nhs"),
+        ("grouped", "_id"),
+    ] {
+        let filter = doc! { path: "SECRET", "x": 1 };
+        for command in [
+            doc! { "find": view, "filter": filter.clone() },
+            doc! { "count": view, "query": filter.clone() },
+            doc! { "distinct": view, "key": path, "query": filter.clone() },
+            doc! { "aggregate": view, "pipeline": [{ "$match": filter.clone() }], "cursor": {} },
+            doc! { "aggregate": "wards", "pipeline": [{ "$lookup": { "from": view, "pipeline": [{ "$match": filter.clone() }], "as": "y" } }], "cursor": {} },
+            doc! { "explain": { "find": view, "filter": filter.clone() } },
+        ] {
+            let sent = h.command(command.clone()).sent().to_string();
+            assert!(!sent.contains("SECRET") && sent != command.to_string(), "{sent}");
+        }
+    }
+    for command in [
+        doc! { "find": "renamed", "filter": { "mix": "SECRET" } },
+        doc! { "find": "renamed", "filter": { "who": { "$gt": "SECRET" } } },
+        doc! { "find": "renamed", "filter": {}, "sort": { "who": 1 } },
+        doc! { "find": "joined", "filter": { "p": { "nhs": "SECRET" } } },
+        doc! { "insert": "all", "documents": [{ "nhs": "SECRET" }] },
+        doc! { "update": "all", "updates": [{ "q": { "nhs": "SECRET" }, "u": {} }] },
+        doc! { "explain": { "delete": "all", "deletes": [{ "q": { "nhs": "SECRET" }, "limit": 1 }] } },
+        doc! { "mapReduce": "all", "map": "SECRET" },
+    ] {
+        refuses(h.command(command), &[]);
+    }
+    for view in ["literal", "above", "sorted", "loop1", "loop2"] {
+        let inside = doc! { "$unionWith": { "coll": view, "pipeline": [{ "$match": { "nhs": "SECRET" } }] } };
+        for command in [
+            doc! { "find": view, "filter": { "nhs": "SECRET" } },
+            doc! { "aggregate": "wards", "pipeline": [inside], "cursor": {} },
+        ] {
+            refuses(h.command(command), &[view]);
+        }
+        h.command(doc! { "drop": view }).sent();
+    }
+    for view in ["plain", "harmless"] {
+        let find = doc! { "find": view, "filter": { "x": "anything" }, "$db": "c" };
+        assert_eq!(h.command(find.clone()).sent(), find);
+    }
+    // A rotation under way: only what needs one stored form is held up.
+    let mut rotating = Harness::new(2);
+    rotating.found = h.found.clone();
+    rotating
+        .command(doc! { "find": "renamed", "filter": { "who": "SECRET" } })
+        .sent();
+    refuses(
+        rotating.command(doc! { "find": "grouped", "filter": {} }),
+        &["nhs", "rotating"],
+    );
+}
+
+#[test]
+fn tells_of_views_that_are_made_and_dropped() {
+    use fieldveil::policy::found::Change;
+    let mut h = Harness::new(1);
+    let made = doc! { "create": "v", "viewOn": "p", "pipeline": [{ "$project": { "nhs": 1 } }], "comment": "SECRET" };
+    assert!(!h.command(made.clone()).sent().contains_key("comment"));
+    h.reply(doc! { "ok": 0, "code": 48, "errmsg": "exists" });
+    assert!(h.session.take_changes().is_empty());
+    h.command(made).sent();
+    h.reply(doc! { "ok": 1 });
+    let changes = h.session.take_changes();
+    assert!(
+        matches!(&changes[..], [Change::View(view)] if view.name.as_str() == "c.v" && view.source == "p")
+    );
+    h.command(doc! { "drop": "v" }).sent();
+    h.reply(doc! { "ok": 1 });
+    assert!(matches!(&h.session.take_changes()[..], [Change::Dropped(name)] if name.as_str() == "c.v"));
+}
+
+#[test]
+fn leaves_errors_and_plans_sealed() {
+    let mut h = Harness::new(1);
+    let (stored, _) = h
+        .round_trip(vec![doc! { "nhs": "SECRET", "errmsg": "BinData(6, 01)" }])
+        .unwrap();
+    let sealed = stored[0].get("nhs").unwrap().clone();
+    h.command(doc! { "insert": "p", "documents": [{ "nhs": "SECRET" }] })
+        .sent();
+    let read = h.reply(doc! { "ok": 1, "n": 0, "writeErrors": [{ "index": 0, "code": 121, "errmsg": "Document failed validation",
+        "errInfo": { "details": { "operatorName": "$type", "consideredValue": sealed.clone(), "nested": [{ "consideredValues": [sealed.clone()] }] } } }] });
+    assert!(
+        read.to_string().contains("<protected>") && !read.to_string().contains("SECRET"),
+        "{read}"
+    );
+    h.command(doc! { "findAndModify": "p", "query": {}, "update": { "$set": { "x": 1 } } })
+        .sent();
+    let read = h.reply(doc! { "ok": 0, "code": 11000, "keyPattern": { "moving": 1 }, "keyValue": { "moving": "SECRET", "x": 3 },
+        "errmsg": "E11000 dup key: { moving: \"SECRET\", x: 3 }" });
+    assert!(
+        !read.to_string().contains("SECRET")
+            && read.get_document("keyValue").unwrap().get_i32("x").unwrap() == 3,
+        "{read}"
+    );
+    h.command(doc! { "aggregate": "p", "pipeline": [{ "$match": { "nhs": "SECRET" } }], "explain": true, "cursor": {} }).sent();
+    let read =
+        h.reply(doc! { "queryPlanner": { "parsedQuery": { "nhs": { "$eq": sealed.clone() } } }, "ok": 1 });
+    assert!(is_sealed(
+        read.get_document("queryPlanner")
+            .unwrap()
+            .get_document("parsedQuery")
+            .unwrap()
+            .get_document("nhs")
+            .unwrap()
+            .get("$eq")
+    ));
+    // A document is no error, whatever its fields are called.
+    h.command(doc! { "find": "p", "filter": {} }).sent();
+    let read = h.reply(doc! { "cursor": { "firstBatch": [{ "errmsg": "BinData(6, 01)", "keyValue": { "nhs": sealed } }], "id": 0_i64, "ns": "c.p" }, "ok": 1 });
+    assert!(
+        read.to_string().contains("BinData(6, 01)") && read.to_string().contains("SECRET"),
+        "{read}"
+    );
 }

@@ -292,6 +292,7 @@ fn filters(out: &mut String) {
             Top::Branches | Top::Expression => "planned",
             Top::Removed => "removed",
             Top::Kept => "kept",
+            Top::Schema => "keyword by keyword",
             Top::Refused => "refused",
         };
         writeln!(out, "| `{name}` | {top} | {note} |").unwrap();
@@ -581,6 +582,7 @@ fn operators_at_the_top_of_a_filter_do_what_is_documented() {
             "$and" | "$or" | "$nor" => vec![Bson::from(doc! { "nhs": "SECRET" })].into(),
             "$expr" => doc! { "$eq": ["$nhs", "SECRET"] }.into(),
             "$sampleRate" => 0.5.into(),
+            "$jsonSchema" => doc! { "required": ["nhs"], "properties": { "x": { "minimum": 3 } } }.into(),
             _ => "SECRET".into(),
         };
         let filter = doc! { *name: operand.clone() };
@@ -592,7 +594,7 @@ fn operators_at_the_top_of_a_filter_do_what_is_documented() {
                 assert!(text.contains(name) && !text.contains("SECRET"), "{name}: {text}");
             }
             (Top::Removed, Outcome::Sent(sent)) => assert!(!sent.to_string().contains(name), "{name}"),
-            (Top::Kept, Outcome::Sent(sent)) => {
+            (Top::Kept | Top::Schema, Outcome::Sent(sent)) => {
                 assert_eq!(
                     sent.get_document("filter").unwrap().get(name),
                     Some(&operand),
@@ -662,11 +664,21 @@ fn indexes_do_what_is_documented() {
                     doc! { "key": { "x": 1, path: 1 } },
                 ],
                 "unique" => vec![doc! { "key": { path: 1 }, "unique": true }],
-                "sparse" => vec![doc! { "key": { path: 1 }, "sparse": true }],
+                "sparse, hidden" => vec![
+                    doc! { "key": { path: 1 }, "sparse": true },
+                    doc! { "key": { path: 1 }, "hidden": true },
+                ],
                 "hashed" => vec![doc! { "key": { path: "hashed" } }],
                 "wildcard ($**)" => vec![doc! { "key": { "$**": 1 } }],
                 "TTL (expireAfterSeconds)" => vec![doc! { "key": { path: 1 }, "expireAfterSeconds": 60 }],
-                "text" | "2d" | "2dsphere" => vec![doc! { "key": { path: row.name } }],
+                "text" => vec![
+                    doc! { "key": { path: row.name } },
+                    doc! { "key": { "x": row.name }, "weights": { path: 2 } },
+                    doc! { "key": { "x": row.name }, "language_override": path },
+                    doc! { "key": { "$**": row.name } },
+                ],
+                "2d" | "2dsphere" => vec![doc! { "key": { path: row.name } }],
+                "with a collation" => vec![doc! { "key": { path: 1 }, "collation": { "locale": "en" } }],
                 "partial, by $exists" => {
                     vec![doc! { "key": { "x": 1 }, "partialFilterExpression": { path: { "$exists": true } } }]
                 }

@@ -220,7 +220,7 @@ fn delete(
     let mut around = Around {
         collation,
         variables: Some(if collation { with_collation } else { simple }),
-        upsert: None,
+        ..Around::default()
     };
     filter::plan(draft, &document_of(&query)?, shape, &mut around)
 }

@@ -5,6 +5,18 @@ use crate::bson::kind;
 use crate::plan::Draft;
 use crate::policy::{Reason, Refusal};
 
+/// What the server explains. Least of all an explain: it would be planned without the policy of what it explains.
+const EXPLAINED: &[&str] = &[
+    "aggregate",
+    "count",
+    "delete",
+    "distinct",
+    "find",
+    "findAndModify",
+    "findandmodify",
+    "update",
+];
+
 /// Plans the command.
 ///
 /// # Errors
@@ -23,10 +35,7 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
             "explain of this command is not supported on a protected collection",
         ));
     };
-    // An explained explain would be planned without the policy of what it explains; a bulkWrite has several.
-    let (false, table::Verdict::Rewrite(plan)) =
-        (matches!(entry.name, "explain" | "bulkWrite"), entry.verdict)
-    else {
+    let (true, table::Verdict::Rewrite(plan)) = (EXPLAINED.contains(&entry.name), entry.verdict) else {
         return Err(Refusal::new(
             Reason::Command,
             format!(

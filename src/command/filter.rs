@@ -29,6 +29,8 @@ pub struct Around<'a> {
     pub collation: bool,
     /// Variables in scope for `$expr` (`let`).
     pub variables: Option<&'a expression::Variables>,
+    /// What a `$jsonSchema` in it may say of protected fields.
+    pub purpose: super::definition::Purpose,
     /// The filter of an upsert: equalities that had to be widened are reported here, since the server can then no
     /// longer take the inserted document's fields from them.
     pub upsert: Option<Vec<Widened>>,
@@ -111,6 +113,7 @@ fn clauses(
             // It goes to the server's log and profiler and could hold anything.
             (_, Some(Top::Removed)) => draft.drop_element(&element),
             (_, Some(Top::Kept)) => {}
+            (_, Some(Top::Schema)) => super::schema::judge(&element, shape, around.purpose)?,
             (_, Some(Top::Refused)) => return Err(unanalysable(&element)),
             (key, None) if key.first() == Some(&b'$') => {
                 return Err(Refusal::new(

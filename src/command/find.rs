@@ -43,7 +43,7 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                     let mut around = Around {
                         collation,
                         variables: Some(&variables),
-                        upsert: None,
+                        ..Around::default()
                     };
                     filter::plan(draft, &doc, shape, &mut around)
                 }

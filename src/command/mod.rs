@@ -3,13 +3,17 @@
 
 pub mod aggregate;
 pub mod bulk_write;
+pub mod coll_mod;
 pub mod count;
+pub mod create;
 pub mod create_indexes;
+pub mod definition;
 pub mod delete;
 pub mod distinct;
 pub mod document;
 pub mod explain;
 pub mod expression;
+pub mod failure;
 pub mod filter;
 pub mod find;
 pub mod find_and_modify;
@@ -20,11 +24,13 @@ pub mod options;
 #[cfg(test)]
 mod rehearsal;
 pub mod reply;
+pub mod schema;
 pub mod scrub;
 pub mod table;
 pub mod update;
 pub mod update_ops;
 pub mod view;
+pub mod views;
 
 use std::sync::Arc;
 
@@ -37,10 +43,10 @@ use crate::policy::{CollectionPolicy, FieldMap, Found, Refusal, Shape, Tree};
 pub struct Scope<'m> {
     /// The whole map, for commands that name other namespaces as well.
     pub map: &'m FieldMap,
+    /// What is known of views, which are named like collections.
+    pub found: &'m Found,
     /// The policy of the command's own namespace; `None` where nothing in it is protected.
     pub policy: Option<&'m CollectionPolicy>,
-    /// What is known of the server's own collections.
-    pub found: &'m Found,
 }
 
 impl<'m> Scope<'m> {

@@ -1,4 +1,4 @@
-//! Which namespaces a command names, and the commands that make or change namespaces themselves.
+//! Which namespaces a command names, and the commands that are about a namespace as a whole.
 
 use super::options::pass;
 use super::{CommandView, Scope};
@@ -6,45 +6,7 @@ use crate::bson::{Doc, kind};
 use crate::limits;
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
-use crate::policy::{FieldMap, Reason, Refusal};
-
-/// `create`: a plain collection under a protected name; whatever holds literals of its own is refused. Under any other
-/// name, a view must not look at a protected collection.
-///
-/// # Errors
-/// A [`Refusal`] naming the option.
-pub fn create<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
-    if let Some(source) = view.get("viewOn")?.and_then(|e| e.text())
-        && (scope.map.lookup(view.db, source).is_some() || names_protected(view, scope.map)?)
-    {
-        return Err(Refusal::new(
-            Reason::Command,
-            format!(
-                "view '{}' looks at protected collection '{}.{source}'; query that collection itself",
-                view.collection().unwrap_or_default(),
-                view.db
-            ),
-        ));
-    }
-    if scope.policy.is_none() {
-        return Ok(());
-    }
-    view.each_field(draft, |draft, field| {
-        pass(
-            draft,
-            view,
-            field,
-            &[
-                "capped",
-                "size",
-                "max",
-                "storageEngine",
-                "changeStreamPreAndPostImages",
-                "autoIndexId",
-            ],
-        )
-    })
-}
+use crate::policy::{FieldMap, Refusal};
 
 /// Commands that could name documents by their values, though they are about none: without that they pass.
 ///
@@ -84,38 +46,6 @@ pub fn names_protected(view: &CommandView<'_>, map: &FieldMap) -> Result<bool, R
         return Ok(true);
     }
     any_string(&view.body, map, view.db, 1)
-}
-
-/// The first string of the command's body, at any depth, that `wanted` knows.
-///
-/// # Errors
-/// A [`Refusal`] for malformed bytes.
-pub fn find_string<'a, T>(
-    view: &CommandView<'a>,
-    wanted: &dyn Fn(&'a str) -> Option<T>,
-) -> Result<Option<T>, Refusal> {
-    find_in(&view.body, wanted, 1)
-}
-
-fn find_in<'a, T>(
-    doc: &Doc<'a>,
-    wanted: &dyn Fn(&'a str) -> Option<T>,
-    depth: usize,
-) -> Result<Option<T>, Refusal> {
-    if depth > limits::MAX_DEPTH {
-        return Ok(None);
-    }
-    for element in doc.elements() {
-        let element = element.map_err(malformed)?;
-        let hit = match element.document().map_err(malformed)? {
-            Some(inner) => find_in(&inner, wanted, depth + 1)?,
-            None => element.text().and_then(wanted),
-        };
-        if hit.is_some() {
-            return Ok(hit);
-        }
-    }
-    Ok(None)
 }
 
 fn any_string(doc: &Doc<'_>, map: &FieldMap, db: &str, depth: usize) -> Result<bool, Refusal> {

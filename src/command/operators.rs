@@ -111,6 +111,8 @@ pub enum Top {
     Removed,
     /// Goes on as it is.
     Kept,
+    /// Judged keyword by keyword: it goes on where none looks at a protected value.
+    Schema,
     /// Refused in a protected namespace.
     Refused,
 }
@@ -273,8 +275,8 @@ pub const FILTER_TOP: &[(&str, Top, &str)] = &[
     ),
     (
         "$jsonSchema",
-        Top::Refused,
-        "describes values the server does not hold",
+        Top::Schema,
+        "of protected fields only `required`, and what an enclosing document or array keeps",
     ),
 ];
 
@@ -398,7 +400,7 @@ pub const INDEXES: &[Index] = &[
         [Yes, No, No],
         "holds for one key version: during a rotation the same value can be stored once under each",
     ),
-    index("sparse", [Yes, No, No], ""),
+    index("sparse, hidden", [Yes, No, No], ""),
     index("hashed", [Yes, No, No], ""),
     index(
         "wildcard ($**)",
@@ -410,7 +412,16 @@ pub const INDEXES: &[Index] = &[
         [No, No, No],
         "a sealed date is no date to the server",
     ),
-    index("text", [No, No, No], ""),
+    index(
+        "text",
+        [No, No, No],
+        "by name, by weight or by `$**`; nor may language_override name a protected field",
+    ),
+    index(
+        "with a collation",
+        [No, No, No],
+        "a collation has no effect on ciphertext: unique would not be what it says",
+    ),
     index("2d", [No, No, No], ""),
     index("2dsphere", [No, No, No], ""),
     index(

@@ -1,7 +1,8 @@
-//! Replies: every envelope is opened wherever it surfaces, printed envelopes are taken out of error texts, and
-//! plaintext found where none may be is counted. Source: SEMANTICS B3.6, B6; DESIGN §4.
+//! Replies: every envelope is opened wherever it surfaces, and plaintext found where none may be is counted; errors
+//! are left to `failure.rs`. Source: SEMANTICS B3.6, B6; DESIGN §4.
 
-use super::scrub;
+use super::failure;
+use super::scrub::Rules;
 use super::table::Reply;
 use crate::bson::build::Builder;
 use crate::bson::{Doc, Element, kind};
@@ -34,6 +35,8 @@ pub struct Reading<'m> {
     pub stored: Option<&'m Shape>,
     /// The namespace is protected: whatever looks like an envelope is one, and a broken one is an error.
     pub strict: bool,
+    /// The rules of the namespaces: their names and states decide what an error may show.
+    pub rules: Rules<'m>,
 }
 
 /// Reads the facts of a reply.
@@ -112,9 +115,27 @@ pub fn plan(draft: &mut Draft<'_>, body: &Doc<'_>, reading: &Reading<'_>) -> Res
         opens: reading.reply != Reply::Sealed,
         strict: reading.strict,
     };
+    let failed = body.get(b"ok").map_err(malformed)?.is_some_and(|ok| !ok.truthy());
     let region = draft.open_doc(body);
     for element in body.elements() {
         let element = element.map_err(malformed)?;
+        if failed || failure::is_failure(element.key) {
+            failure::plan(draft, &element, &reading.rules, 1)?;
+            continue;
+        }
+        if element.key == b"cursor"
+            && let Some(cursor) = element.document().map_err(malformed)?
+            && holds_fates(&cursor)?
+        {
+            // A later batch does not say whose fates it holds.
+            let unknown = cursor.get(b"nextBatch").map_err(malformed)?.is_some();
+            let rules = Rules {
+                unknown,
+                ..reading.rules
+            };
+            failure::plan(draft, &element, &rules, 1)?;
+            continue;
+        }
         let batch = match (reading.stored, element.key) {
             (Some(shape), b"cursor" | b"value") => Some(shape),
             _ => None,
@@ -127,6 +148,14 @@ pub fn plan(draft: &mut Draft<'_>, body: &Doc<'_>, reading: &Reading<'_>) -> Res
     }
     draft.close(region, body.end());
     Ok(())
+}
+
+/// Whether a cursor is a `bulkWrite`'s: it holds the fates of operations, errors among them, and no documents.
+fn holds_fates(cursor: &Doc<'_>) -> Result<bool, Refusal> {
+    let namespace = cursor.get(b"ns").map_err(malformed)?;
+    Ok(namespace
+        .and_then(|ns| ns.text())
+        .is_some_and(|ns| ns.ends_with(".$cmd.bulkWrite")))
 }
 
 /// The `values` of a `distinct` reply without repetition, once opened; `None` where nothing repeats.
@@ -176,10 +205,6 @@ impl Walk {
                 if let Some(doc) = element.document().map_err(malformed)? {
                     self.document(draft, &doc, stored, element.kind == kind::ARRAY, depth + 1)?;
                 }
-                Ok(())
-            }
-            kind::STRING if element.key == b"errmsg" => {
-                errmsg(draft, element);
                 Ok(())
             }
             _ => {
@@ -275,18 +300,6 @@ fn cursor(draft: &mut Draft<'_>, cursor: &Element<'_>, shape: &Shape, walk: &Wal
     }
     draft.close(region, doc.end());
     Ok(())
-}
-
-fn errmsg(draft: &mut Draft<'_>, element: &Element<'_>) {
-    let Some(clean) = element.text().and_then(scrub::scrub) else {
-        return;
-    };
-    let mut document = Builder::new();
-    document.string("errmsg", &clean);
-    let bytes = document.finish();
-    draft.drop_element(element);
-    // The element alone, without the length and the terminator of the document around it.
-    draft.put(element.end, &bytes[4..bytes.len() - 1]);
 }
 
 /// How many documents a cursor's reply holds, and the cursor's id.

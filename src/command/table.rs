@@ -115,9 +115,15 @@ pub const COMMANDS: &[Entry] = &[
     ),
     rewrite(
         "create",
-        super::namespace::create,
+        super::create::plan,
         Reply::Status,
-        "plain collections only: no validator, view, collation or time series on a protected name",
+        "views and validators that need no sealed literal, time series by plain fields; no default collation on a protected name",
+    ),
+    rewrite(
+        "collMod",
+        super::coll_mod::plan,
+        Reply::Status,
+        "validators and views as for create; expiry of plain fields",
     ),
     rewrite(
         "createIndexes",
@@ -284,7 +290,6 @@ pub const COMMANDS: &[Entry] = &[
         "cloneCollectionAsCapped",
         "would copy sealed values under another name",
     ),
-    unprotected("collMod", "validators and views hold literals"),
     unprotected("convertToCapped", "sealed values change size"),
     unprotected("filemd5", "would hash sealed chunks"),
     unprotected("mapReduce", "code cannot be analysed"),
@@ -318,7 +323,11 @@ pub const COMMANDS: &[Entry] = &[
 ];
 
 fn aggregate<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>) -> Result<(), Refusal> {
-    let yields = super::aggregate::plan(view, draft, scope.map)?;
+    let known = super::views::Known {
+        map: scope.map,
+        found: scope.found,
+    };
+    let yields = super::aggregate::plan(view, draft, &known)?;
     if !yields.is_plain() {
         draft.note_yields(yields);
     }

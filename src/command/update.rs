@@ -136,6 +136,7 @@ impl Parts {
                 collation,
                 variables: Some(variables),
                 upsert: Some(Vec::new()),
+                ..Around::default()
             };
             filter::plan(&mut scratch, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
             widened = around.upsert.unwrap_or_default();
@@ -162,7 +163,7 @@ impl Parts {
                 let mut around = Around {
                     collation: self.collation,
                     variables: Some(variables),
-                    upsert: None,
+                    ..Around::default()
                 };
                 filter::plan(draft, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
             }

@@ -270,6 +270,16 @@ impl<'a> Draft<'a> {
         self.plan.summary.yields = Some(shape);
     }
 
+    /// Notes that the reply is a plan, whose literals stay sealed.
+    pub fn note_explained(&mut self) {
+        self.plan.summary.explained = true;
+    }
+
+    /// How many values are sealed so far.
+    pub fn sealed(&self) -> u32 {
+        self.plan.summary.sealed()
+    }
+
     /// Counts plaintext met where an enforced rule allows none.
     pub fn note_plaintext(&mut self, rule: &Arc<FieldRule>) {
         let found = &mut self.plan.summary.plaintext;

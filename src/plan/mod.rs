@@ -56,6 +56,8 @@ pub struct Summary {
     pub computed: bool,
     /// Which rule's values stand where in the documents that an aggregation yields.
     pub yields: Option<Shape>,
+    /// The reply will be a plan that shows literals, not documents.
+    pub explained: bool,
     /// Plaintext met in fields that should hold none, by path.
     pub plaintext: Vec<(Arc<FieldRule>, u32)>,
 }

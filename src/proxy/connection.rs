@@ -294,6 +294,9 @@ impl Connection {
             let step = with_context(&self.shared, &live, &self.listener, begun, |cx| {
                 self.session.on_server(frame, cx, &mut self.to_client.bytes)
             });
+            for change in self.session.take_changes() {
+                self.shared.change_views(change);
+            }
             self.session.charge(self.shared.now_us() - begun);
             match step {
                 Ok(Step::Done) => return Ok(()),

@@ -1,8 +1,8 @@
 //! What all connections of the process share: the configuration in force, keys, audit, metrics, limits, and the signal
 //! to stop.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
@@ -10,9 +10,11 @@ use tokio::sync::watch;
 
 use super::observe::Observer;
 use crate::audit::AuditSink;
+use crate::command::views;
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::keys::KeyRing;
 use crate::metrics::{Leg, Metrics};
+use crate::policy::found::Change;
 use crate::policy::{FieldMap, Found};
 use crate::session::{Cursors, Wanted};
 use crate::store::{Catalogue, KeyService};
@@ -59,6 +61,8 @@ pub struct Times {
 pub struct Shared {
     live: ArcSwap<Live>,
     found: ArcSwap<Found>,
+    /// Changes to views by clients; held while what is found is replaced.
+    view_changes: Mutex<u64>,
     keys: Arc<KeyService>,
     audit: Option<AuditSink>,
     /// Protected operations go on while the audit log cannot be written.
@@ -86,6 +90,7 @@ impl Shared {
         let shared = Self {
             live: ArcSwap::from_pointee(live),
             found: ArcSwap::from_pointee(Found::default()),
+            view_changes: Mutex::new(0),
             keys,
             audit,
             audit_optional,
@@ -106,13 +111,30 @@ impl Shared {
         self.live.store(Arc::new(live));
     }
 
-    /// Puts new findings about the upstream's collections in force; says whether they differ from the old.
-    pub fn set_found(&self, found: Found) -> bool {
-        let differs = **self.found.load() != found;
-        if differs {
-            self.found.store(Arc::new(found));
+    /// Puts new findings about the upstream's collections in force; says whether they differ from the old. `None` where
+    /// a client has changed views since `seen`, so that the look may have missed it: look again.
+    pub fn set_found(&self, found: Found, seen: u64) -> Option<bool> {
+        let changes = self.view_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *changes != seen {
+            return None;
         }
-        differs
+        let agrees = self.found.load().agrees(&found);
+        self.found.store(Arc::new(found));
+        Some(!agrees)
+    }
+
+    /// How many changes to views clients have made so far: taken before a look, and given to [`Shared::set_found`].
+    pub fn views_changed(&self) -> u64 {
+        *self.view_changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client has made or dropped a view: in force at once, for every connection.
+    pub(super) fn change_views(&self, change: Change) {
+        let mut changes = self.view_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        *changes += 1;
+        let (definitions, collated) = self.found.load().after(change);
+        let found = views::resolve(definitions, collated, &self.live().fields);
+        self.found.store(Arc::new(found));
     }
 
     pub(super) fn found(&self) -> Guard<Arc<Found>> {

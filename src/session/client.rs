@@ -243,6 +243,8 @@ impl Session {
         pending.others = request.others;
         pending.event = event;
         pending.sealed = plan.summary.rules;
+        pending.explained = plan.summary.explained;
+        pending.change = request.change;
         if request.silent {
             // Nobody will say how it went: it counts as done once it is on its way.
             let done = self.finish(pending, Outcome::Ok, cx);

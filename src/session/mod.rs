@@ -8,6 +8,7 @@ mod compression;
 mod cursors;
 pub mod fuzz;
 mod greet;
+mod open;
 mod pending;
 mod proof;
 mod refuse;
@@ -22,6 +23,7 @@ use crate::event::{CommandEvent, Lifecycle, Outcome};
 use crate::keys::KeyRing;
 use crate::name::KeyId;
 use crate::plan::{Catalogue, Plan};
+use crate::policy::found::Change;
 use crate::policy::{CollectionPolicy, FieldMap, FieldRule, Found};
 use crate::topology::{Address, HostMap};
 
@@ -138,6 +140,8 @@ pub struct Session {
     done: Vec<Done>,
     /// Authentications that have come to an end since then.
     notices: Vec<Lifecycle>,
+    /// Views that were made or dropped since then.
+    changes: Vec<Change>,
 }
 
 impl Session {
@@ -156,6 +160,7 @@ impl Session {
             packed: Vec::new(),
             done: Vec::new(),
             notices: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -204,6 +209,12 @@ impl Session {
     /// Takes the authentications that have come to an end.
     pub fn take_notices(&mut self) -> Vec<Lifecycle> {
         std::mem::take(&mut self.notices)
+    }
+
+    /// Takes the changes to views that the server has made since the last look; they must be in force before the client
+    /// hears of them.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
     }
 
     /// The connection ends: what waits for a reply has reached the server, or may have, so the audit is told of it all

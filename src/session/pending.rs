@@ -8,6 +8,7 @@ use super::auth::Candidate;
 use crate::command::table::Entry;
 use crate::event::CommandEvent;
 use crate::limits;
+use crate::policy::found::Change;
 use crate::policy::{CollectionPolicy, FieldRule, Shape};
 use crate::wire::{Compressor, Compressors};
 
@@ -27,6 +28,10 @@ pub(super) struct Pending {
     pub(super) cursor: Option<i64>,
     /// The request came compressed by this, so its replies go by it.
     pub(super) compressor: Option<Compressor>,
+    /// The reply is a plan, whose literals stay sealed.
+    pub(super) explained: bool,
+    /// What the command does to views, should the server do it.
+    pub(super) change: Option<Box<Change>>,
     pub(super) started_us: u64,
     pub(super) spent_us: u64,
 }
@@ -60,6 +65,8 @@ impl Pending {
             shows: None,
             cursor: None,
             compressor: None,
+            explained: false,
+            change: None,
             started_us,
             spent_us: 0,
         }

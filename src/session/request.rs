@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use super::Context;
 use crate::bson::Doc;
+use crate::command::aggregate::Policies;
 use crate::command::table::{self, Entry};
 use crate::command::view::Sequence;
+use crate::command::views::{self, Known};
 use crate::command::{CommandView, bulk_write, explain};
 use crate::plan::draft::malformed;
+use crate::policy::found::Change;
 use crate::policy::{CollectionPolicy, Refusal};
 use crate::wire::op_msg::{OpMsg, Section};
 
@@ -35,12 +38,18 @@ pub(super) struct Request<'a> {
     pub(super) policy: Option<Arc<CollectionPolicy>>,
     /// The other protected namespaces of a `bulkWrite`.
     pub(super) others: Vec<Arc<CollectionPolicy>>,
+    /// What it does to views, should the server do it.
+    pub(super) change: Option<Box<Change>>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(message: &OpMsg<'a>, view: &CommandView<'a>, cx: &Context<'_>) -> Self {
         let collection = collection(view);
-        let mut policy = collection.and_then(|c| cx.map.lookup(view.db, c));
+        let known = Known {
+            map: cx.map,
+            found: cx.found,
+        };
+        let mut policy = collection.and_then(|c| known.policy(view.db, c));
         let mut others = Vec::new();
         let entry = table::find(view.name);
         if view.name == "bulkWrite" {
@@ -60,7 +69,16 @@ impl<'a> Request<'a> {
             cursor: view.first.integer().filter(|_| view.name == "getMore"),
             policy,
             others,
+            change: views::change(view)
+                .filter(|_| cx.map.protects_db(view.db))
+                .map(Box::new),
         }
+    }
+
+    /// It is about a view.
+    pub(super) fn is_view(&self, cx: &Context<'_>) -> bool {
+        self.collection
+            .is_some_and(|collection| cx.found.view(self.db, collection).is_some())
     }
 
     /// `db.collection`, or the database alone; of a `bulkWrite` the protected ones of its namespaces.

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use super::auth::Candidate;
+use super::open::open;
 use super::pending::{Kind, Pending};
-use super::refuse::apply_refusal;
 use super::{Closing, Context, Done, Session, Step, Wanted, refuse};
 use crate::bson::Doc;
 use crate::command::reply::{self, Facts, Reading};
+use crate::command::scrub::Rules;
 use crate::command::table::Reply;
 use crate::event::{CommandEvent, Lifecycle, Outcome};
 use crate::limits;
-use crate::plan::apply::{Applied, Subjects, apply};
+use crate::plan::apply::Applied;
 use crate::plan::{Draft, Plan};
 use crate::policy::{CollectionPolicy, Reason, Refusal};
 use crate::topology::hello;
 use crate::wire::header::{Header, Opcode};
 use crate::wire::op_msg::OpMsg;
 use crate::wire::op_reply::OpReply;
-use crate::wire::{Compressor, Compressors, checksum, encode, op_reply};
+use crate::wire::{Compressor, Compressors, encode, op_reply};
 
 impl Session {
     /// Takes one whole frame of the server; what the client gets is appended to `to_client`.
@@ -147,12 +148,21 @@ impl Session {
         };
         let policy = front.policy.clone();
         let entry = front.entry;
-        let (shows, cursor) = (front.shows.clone(), front.cursor);
+        let (shows, cursor, others) = (front.shows.clone(), front.cursor, front.others.clone());
         let reading = Reading {
-            reply: entry.map_or(Reply::Documents, |e| e.reply),
+            reply: if front.explained {
+                Reply::Sealed
+            } else {
+                entry.map_or(Reply::Documents, |e| e.reply)
+            },
             stored: shows.as_ref(),
             // A pipeline on another collection may have brought them in.
             strict: policy.is_some() || !front.sealed.is_empty() || shows.is_some(),
+            rules: Rules {
+                policy: policy.as_deref(),
+                others: &others,
+                unknown: false,
+            },
         };
         let mut draft = Draft::new(message.frame(), cx.ring, None);
         let planned =
@@ -164,6 +174,11 @@ impl Session {
         let mut plan = draft.finish();
         if plan.needs_keys() {
             return Ok(Step::NeedKeys(Wanted::new(plan)));
+        }
+        if facts.ok
+            && let Some(change) = self.pending.front().and_then(|front| front.change.take())
+        {
+            self.changes.push(*change);
         }
         let base = to_client.len();
         let applied = match open(message, &plan, policy.as_deref(), reading.reply, cx, to_client) {
@@ -382,55 +397,10 @@ fn rewritten_hello(body: Doc<'_>, cx: &Context<'_>, compressors: Compressors) ->
     hello::rewrite(body, cx.hosts, cx.listener, &names).map_err(|_| Closing("malformed reply"))
 }
 
-/// Appends the opened reply.
-fn open(
-    message: &OpMsg<'_>,
-    plan: &Plan,
-    policy: Option<&CollectionPolicy>,
-    reply: Reply,
-    cx: &Context<'_>,
-    to_client: &mut Vec<u8>,
-) -> Result<Applied, Refusal> {
-    let base = to_client.len();
-    if plan.is_identity() {
-        to_client.extend_from_slice(message.frame());
-    }
-    let applied = if plan.is_identity() {
-        Applied::default()
-    } else {
-        let subjects = policy.and_then(|p| p.subject.as_ref()).map(|rule| Subjects {
-            domain: &rule.domain,
-            pseudonymizer: cx.pseudonymizer,
-        });
-        let applied = apply(message.frame(), plan, cx.ring, subjects.as_ref(), to_client)
-            .map_err(|why| apply_refusal(&why))?;
-        let rewritten = to_client.get_mut(base..).unwrap_or_default();
-        checksum::repair(rewritten).map_err(|_| too_large())?;
-        applied
-    };
-    if reply == Reply::Values && policy.is_some() {
-        let frame = to_client.split_off(base);
-        let unique = OpMsg::parse(&frame).ok().and_then(|opened| {
-            let body = Doc::at(&frame, opened.body().start).ok()?;
-            let doc = reply::without_repetition(&body)?;
-            opened.with_body(&doc).ok()
-        });
-        to_client.extend_from_slice(unique.as_deref().unwrap_or(&frame));
-    }
-    Ok(applied)
-}
-
 fn outcome(facts: &Facts) -> Outcome {
     match facts.code {
         Some(code) => Outcome::ServerError { code },
         None if facts.ok => Outcome::Ok,
         None => Outcome::ServerError { code: 0 },
     }
-}
-
-fn too_large() -> Refusal {
-    Refusal::new(
-        Reason::Size,
-        "the opened reply is larger than a message may be; ask for smaller batches",
-    )
 }

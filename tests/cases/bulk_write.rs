@@ -241,10 +241,7 @@ fn rejects_commands_whose_namespaces_cannot_be_told() {
 #[test]
 fn rejects_bulk_writes_to_a_view_over_a_protected_collection() {
     let mut h = Harness::new(1);
-    h.found.views.insert(
-        fieldveil::name::Namespace::new("c", "v").unwrap(),
-        "c.p".to_owned(),
-    );
+    h.views(&[("v", "p", Vec::new())]);
     let command = doc! { "bulkWrite": 1, "ops": [{ "delete": 0, "filter": { "nhs": "SECRET" } }], "nsInfo": [{ "ns": "c.v" }] };
     refuses(h.command_on("admin", command), &["view", "'c.v'"]);
 }
@@ -355,7 +352,7 @@ fn opens_and_scrubs_the_fates_of_the_operations() {
     );
     assert_eq!(
         failed.get_document("keyValue").unwrap().get_str("nhs").unwrap(),
-        "SECRET"
+        "<protected>"
     );
     let done = h.done();
     let event = done[0].event.as_ref().unwrap();

@@ -96,6 +96,16 @@ fn commands() -> Vec<Case> {
             Refused(Reason::Option),
             |n| doc! { n: "p", "future": "SECRET" },
         ),
+        command(
+            "create collMod",
+            Refused(Reason::Unanalysable),
+            |n| doc! { n: "p", "validator": { "nhs": "SECRET" } },
+        ),
+        command(
+            "collMod",
+            Kept,
+            |n| doc! { n: "p", "validator": { "$jsonSchema": { "required": ["nhs"] } } },
+        ),
         command("createIndexes", Kept, |n| {
             doc! { n: "p", "indexes": [{ "key": { "nhs": 1 }, "name": "nhs_1" }] }
         }),
@@ -232,7 +242,7 @@ fn commands() -> Vec<Case> {
     ]
 }
 
-const UNPROTECTED: &str = "cloneCollectionAsCapped collMod convertToCapped filemd5 mapReduce mapreduce planCacheListFilters \
+const UNPROTECTED: &str = "cloneCollectionAsCapped convertToCapped filemd5 mapReduce mapreduce planCacheListFilters \
      planCacheSetFilter planCacheClearFilters createSearchIndexes dropSearchIndex updateSearchIndex listSearchIndexes";
 
 fn pipeline(stages: Vec<Document>) -> Document {
@@ -687,10 +697,16 @@ fn tops() -> Vec<Case> {
         ),
         top("$comment", Removed, "SECRET"),
         top("$sampleRate $alwaysTrue $alwaysFalse", Kept, 1),
+        top("$where $text", Refused(Reason::Unanalysable), "SECRET"),
         top(
-            "$where $text $jsonSchema",
+            "$jsonSchema",
+            Kept,
+            doc! { "required": ["nhs"], "maxProperties": 9 },
+        ),
+        top(
+            "$jsonSchema",
             Refused(Reason::Unanalysable),
-            "SECRET",
+            doc! { "properties": { "nhs": { "enum": ["SECRET"] } } },
         ),
     ]
 }
@@ -738,8 +754,19 @@ fn indexes() -> Vec<Case> {
         index("ascending, descending", "notes", refused, doc! {}),
         index("unique", "nhs", Kept, doc! { "unique": true }),
         index("unique", "notes", refused, doc! { "unique": true }),
-        index("sparse", "nhs", Kept, doc! { "sparse": true }),
-        index("sparse", "contacts", refused, doc! { "sparse": true }),
+        index(
+            "sparse, hidden",
+            "nhs",
+            Kept,
+            doc! { "sparse": true, "hidden": true },
+        ),
+        index("sparse, hidden", "contacts", refused, doc! { "sparse": true }),
+        index(
+            "with a collation",
+            "nhs",
+            refused,
+            doc! { "collation": { "locale": "en" } },
+        ),
         index("hashed", "", Kept, doc! { "key": { "nhs": "hashed" } }),
         index("hashed", "", refused, doc! { "key": { "notes": "hashed" } }),
         index("wildcard ($**)", "", Kept, doc! { "key": { "$**": 1 } }),
@@ -849,7 +876,7 @@ fn needs() -> Needs {
     }
     for (name, top, _) in FILTER_TOP {
         let need = match top {
-            Top::Branches | Top::Expression => (true, true),
+            Top::Branches | Top::Expression | Top::Schema => (true, true),
             Top::Removed | Top::Kept => (true, false),
             Top::Refused => (false, true),
         };

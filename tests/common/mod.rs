@@ -11,11 +11,16 @@
     reason = "a failed expectation is a failed test"
 )]
 
+use std::collections::HashSet;
+
 use bson::{Document, doc};
+use fieldveil::command::views::resolve;
 use fieldveil::config::{Config, Empty};
 use fieldveil::crypto::pseudonym::Pseudonymizer;
 use fieldveil::keys::KeyRing;
+use fieldveil::name::Namespace;
 use fieldveil::policy::Found;
+use fieldveil::policy::found::Definition;
 use fieldveil::secret::Secret;
 use fieldveil::session::fuzz::{SAMPLE, ring, sample};
 use fieldveil::session::{Context, Cursors, Done, Session, Step};
@@ -91,6 +96,26 @@ impl Harness {
             next: 1,
             unanswered: false,
         }
+    }
+
+    /// Views of database `c`, as a look at the upstream would find them: name, source, stages.
+    pub fn views(&mut self, views: &[(&str, &str, Vec<Document>)]) {
+        let definitions = views
+            .iter()
+            .map(|(name, source, stages)| Definition {
+                name: Namespace::new("c", name).unwrap(),
+                source: (*source).to_owned(),
+                pipeline: to_bytes(
+                    &stages
+                        .iter()
+                        .enumerate()
+                        .map(|(at, stage)| (at.to_string(), bson::Bson::from(stage.clone())))
+                        .collect(),
+                ),
+                collated: false,
+            })
+            .collect();
+        self.found = resolve(definitions, HashSet::new(), &self.config.fields);
     }
 
     /// Sends a command on database `c`.

@@ -126,3 +126,22 @@ def test_nothing_of_it_in_the_proxys_own_files(proxy, mixed, markers):
     for path in (proxy.log, proxy.audit):
         assert markers.find(path.read_bytes()) is None, path
     assert markers.find(proxy.metrics().encode()) is None
+
+
+@pytest.mark.parametrize("which, run", [
+    ("duplicate", lambda a, d, m: (d.patients.create_index([("mrn", 1), ("n", 1)], unique=True), d.patients.insert_one({"_id": 77, "mrn": m[0]["mrn"], "n": 1}),
+                                   a.patients.update_one({"_id": 0}, {"$set": {"n": 1}}))),
+    ("element", lambda a, d, m: a.patients.update_one({"_id": 0}, {"$set": {"contacts.kind": 1}})),
+    ("filter", lambda a, d, m: list(a.patients.find({"mrn": m[0]["mrn"]}).hint("none"))),
+    ("geometry", lambda a, d, m: (d.patients.create_index([("place", "2dsphere")]), a.patients.update_one({"_id": 0}, {"$set": {"place": "nowhere"}}))),
+    ("validator", lambda a, d, m: (d.command("collMod", "patients", validator={"$nor": [{"mrn": {"$exists": True}}], "postcode": {"$type": "int"}}), a.patients.update_one({"_id": 0}, {"$set": {"x": 1}}))),
+])
+def test_no_error_shows_what_is_still_plaintext(app, direct, mixed, markers, which, run):
+    try:
+        with pytest.raises(OperationFailure) as caught:
+            run(app, direct, mixed)
+        assert "fieldveil: " not in str(caught.value.details)
+        assert markers.find(repr(caught.value.details).encode()) is None, caught.value.details
+    finally:
+        direct.command("collMod", "patients", validator={})
+        direct.patients.drop_indexes()

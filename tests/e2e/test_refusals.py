@@ -118,7 +118,7 @@ REFUSED = {
     # commands that would carry data past the rules
     "unknown command": (lambda c, v: c.database.command("futureCommand", c.name, payload=v), "", "futureCommand"),
     "renameCollection": (lambda c, v: c.rename("elsewhere"), "", "renameCollection"),
-    "validator": (lambda c, v: c.database.command("collMod", c.name, validator={"nhs_number": {"$gt": v}}), "nhs_number", "collMod"),
+    "validator": (lambda c, v: c.database.command("collMod", c.name, validator={"nhs_number": {"$gt": v}}), "nhs_number", "$gt"),
 }
 
 

@@ -115,6 +115,12 @@ pub fn plan<'a>(view: &CommandView<'a>, draft: &mut Draft<'a>, map: &dyn Policie
                 draft.drop_element(element);
                 Ok(())
             }
+            b"explain" => {
+                if element.truthy() {
+                    draft.note_explained();
+                }
+                Ok(())
+            }
             key if OWN.contains(&key) || super::options::GENERIC.iter().any(|known| known.as_bytes() == key) => Ok(()),
             _ => Err(Refusal::new(
                 Reason::Option,
@@ -131,7 +137,6 @@ pub fn plan<'a>(view: &CommandView<'a>, draft: &mut Draft<'a>, map: &dyn Policie
 /// Options of `aggregate` that hold no document's values.
 const OWN: &[&[u8]] = &[
     b"aggregate",
-    b"explain",
     b"allowDiskUse",
     b"cursor",
     b"bypassDocumentValidation",

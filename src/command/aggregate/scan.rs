@@ -133,6 +133,16 @@ impl Target {
             };
             (db, text(named.need("a namespace", "coll")?)?)
         };
+        // The server's own buckets of a time series hold its measurements under other paths.
+        let buckets = collection.strip_prefix("system.buckets.");
+        if let Some(series) = buckets.filter(|series| ctx.map.policy(db, series).is_some()) {
+            return Err(Refusal::new(
+                Reason::Stage,
+                format!(
+                    "collection '{db}.{collection}' holds the buckets of a protected time series; name '{series}' itself"
+                ),
+            ));
+        }
         if collection == "system.profile" || db == "local" && collection.starts_with("oplog.") {
             return Err(Refusal::new(
                 Reason::Stage,

@@ -138,7 +138,7 @@ fn change(draft: &mut Draft<'_>, edit: &Edit<'_>) -> Result<(), Refusal> {
             let mut around = filter::Around {
                 collation: variables.collation(),
                 variables: Some(variables),
-                upsert: None,
+                ..filter::Around::default()
             };
             filter::plan(draft, &doc, shape, &mut around)
         }
