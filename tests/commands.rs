@@ -766,6 +766,66 @@ fn opens_replies_wherever_an_envelope_surfaces_and_scrubs_errors() {
     assert_eq!(read.get_array("values").unwrap().len(), 2);
 }
 
+/// A value of `nhs` and one of `age`, as the server holds them under the newest of so many keys.
+fn under_keys(versions: u8) -> (Bson, Bson) {
+    stored(&mut Harness::new(versions))
+}
+
+#[test]
+fn shows_a_distinct_value_once_under_several_keys_and_forms() {
+    let mut h = Harness::new(3);
+    let ((nhs, age), (nhs_2, age_2), (nhs_3, age_3)) = (under_keys(1), under_keys(2), under_keys(3));
+    assert!(nhs != nhs_2 && nhs_2 != nhs_3);
+    h.command(doc! { "distinct": "p", "key": "nhs" }).sent();
+    let read = h.reply(doc! { "values": [nhs_3, "2", nhs, nhs_2, null], "ok": 1 });
+    let values: Vec<Bson> = vec!["1".into(), "2".into(), Bson::Null];
+    assert_eq!(read.get_array("values").unwrap(), &values);
+    // Plaintext of another number type than the declared one is the same value to MongoDB.
+    h.command(doc! { "distinct": "p", "key": "age" }).sent();
+    let read = h.reply(doc! { "values": [age_2, 7_i64, age, 7.0, age_3, 7.5, "7"], "ok": 1 });
+    let values: Vec<Bson> = vec![7.into(), 7.5.into(), "7".into()];
+    assert_eq!(read.get_array("values").unwrap(), &values);
+}
+
+#[test]
+fn keeps_the_distinct_values_of_unprotected_collections_as_they_are() {
+    let mut h = Harness::new(1);
+    h.command(doc! { "distinct": "open", "key": "x" }).sent();
+    let values: Vec<Bson> = vec![1.into(), 1_i64.into(), "1".into()];
+    let read = h.reply(doc! { "values": values.clone(), "ok": 1 });
+    assert_eq!(read.get_array("values").unwrap(), &values);
+}
+
+#[test]
+fn rejects_grouping_and_joining_by_a_field_in_rotation_and_counts_by_all_its_forms() {
+    let mut h = Harness::new(2);
+    for stage in [
+        doc! { "$group": { "_id": "$nhs" } },
+        doc! { "$group": { "_id": { "n": "$nhs" } } },
+        doc! { "$group": { "_id": null, "s": { "$addToSet": "$nhs" } } },
+        doc! { "$sortByCount": "$nhs" },
+        doc! { "$setWindowFields": { "partitionBy": "$nhs", "output": { "n": { "$sum": 1 } } } },
+        doc! { "$lookup": { "from": "p", "localField": "nhs", "foreignField": "nhs", "as": "j" } },
+        doc! { "$graphLookup": { "from": "p", "startWith": "$nhs", "connectFromField": "nhs", "connectToField": "nhs", "as": "g" } },
+        doc! { "$project": { "x": { "$setUnion": ["$nhs", []] } } },
+    ] {
+        let command = doc! { "aggregate": "p", "pipeline": [stage], "cursor": {} };
+        refuses(h.command(command), &["'nhs'", "rotating", "finish"]);
+    }
+    let sent = h
+        .command(doc! { "count": "p", "query": { "nhs": "SECRET" } })
+        .sent();
+    let forms = sent.get_document("query").unwrap().get_document("nhs").unwrap();
+    assert_eq!(forms.get_array("$in").unwrap().len(), 2);
+    for stage in [
+        doc! { "$group": { "_id": "$ward", "all": { "$push": "$nhs" } } },
+        doc! { "$match": { "nhs": "SECRET" } },
+    ] {
+        let command = doc! { "aggregate": "p", "pipeline": [stage], "cursor": {} };
+        assert!(!h.command(command).sent().to_string().contains("SECRET"));
+    }
+}
+
 #[test]
 fn never_passes_tampered_ciphertext_off_as_data() {
     let mut h = Harness::new(1);

@@ -372,7 +372,7 @@ fn stage(kind: stages::Kind) -> &'static str {
         Kind::GeoNear => "its `query` is planned like a filter; its `key` must be plain",
         Kind::Documents => "literals are plain",
         Kind::ChangeStream => {
-            "events of a protected collection are opened; of a whole database or cluster too, but of their documents nothing but `documentKey._id` can be filtered on"
+            "events are opened; those of a protected collection can be filtered by the fields of their documents and of `updatedFields` as the documents themselves, those of a whole database or cluster by `documentKey._id` only, since the documents may be of any collection"
         }
         Kind::Report => "yes: sizes and names, no values",
         Kind::IndexStats => "yes; literals in index definitions stay sealed",

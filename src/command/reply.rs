@@ -173,7 +173,7 @@ pub fn without_repetition(body: &Doc<'_>) -> Option<Vec<u8>> {
         out.array(key);
         for item in element.document().ok()??.elements() {
             let item = item.ok()?;
-            if seen.insert((item.kind, item.value())) {
+            if seen.insert(Same::of(&item)) {
                 let index = (seen.len() - 1).to_string();
                 out.raw(item.kind, &index, item.value());
             } else {
@@ -183,6 +183,23 @@ pub fn without_repetition(body: &Doc<'_>) -> Option<Vec<u8>> {
         out.end();
     }
     changed.then(|| out.finish())
+}
+
+/// What two `distinct` values have in common when MongoDB takes them for one: numbers of all types are compared by value.
+/// While a field is migrating, 5 may be stored as it was written and sealed in its declared type.
+#[derive(PartialEq, Eq, Hash)]
+enum Same<'a> {
+    Number(i64),
+    Value(u8, &'a [u8]),
+}
+
+impl<'a> Same<'a> {
+    fn of(item: &Element<'a>) -> Self {
+        match item.integer() {
+            Some(number) => Self::Number(number),
+            None => Self::Value(item.kind, item.value()),
+        }
+    }
 }
 
 struct Walk {

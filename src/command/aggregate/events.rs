@@ -6,7 +6,7 @@ use super::scan;
 use super::stages::Kind;
 use super::{Flow, scan::stage_of};
 use crate::bson::{Doc, Element};
-use crate::command::expression::Arguments;
+use crate::command::expression::{Arguments, shapes};
 use crate::plan::draft::malformed;
 use crate::policy::{Refusal, Rest, Shape, Tree};
 
@@ -39,9 +39,16 @@ pub(super) fn change_stream(stage: &Element<'_>, flow: &Flow, on_collection: boo
     } else {
         Shape::Unknown
     };
-    // Shard keys stand in documentKey, under dotted keys.
-    let key = Tree::new(Rest::Unknown, [(Box::from(&b"_id"[..]), document_id(&document))]);
-    let changed = Tree::new(Rest::Plain, [(Box::from(&b"updatedFields"[..]), Shape::Unknown)]);
+    // Of the key only `_id` is sure to be no field of the document's: it is never protected. Shard keys may be.
+    let mut key = parts(&document);
+    key.set(b"_id", Shape::Plain);
+    let changed = Tree::new(
+        Rest::Plain,
+        [(
+            Box::from(&b"updatedFields"[..]),
+            Shape::Tree(Arc::new(parts(&document))),
+        )],
+    );
     let event = Tree::new(
         Rest::Plain,
         [
@@ -60,11 +67,16 @@ pub(super) fn change_stream(stage: &Element<'_>, flow: &Flow, on_collection: boo
     })
 }
 
-fn document_id(document: &Shape) -> Shape {
-    match document {
-        Shape::Tree(tree) => tree.child(b"_id"),
-        // Of any collection: no rule can protect an `_id`.
-        Shape::Unknown => Shape::Plain,
-        other => other.clone(),
+/// Fields of a document, some of them under dotted keys of their own (`contacts.0.phone`): no path leads to those, but
+/// what takes a document apart finds them.
+fn parts(document: &Shape) -> Tree {
+    let mut parts = match document {
+        Shape::Tree(tree) => tree.to_owned_tree(),
+        Shape::Plain => Tree::default(),
+        Shape::Sealed(_) | Shape::Unknown => return Tree::new(Rest::Unknown, []),
+    };
+    if !document.is_plain() {
+        parts.set(shapes::DOTTED, Shape::Unknown);
     }
+    parts
 }

@@ -875,16 +875,72 @@ fn watches_a_protected_collection() {
     watch(doc! {"$match": {"updateDescription.removedFields": "nhs"}}).forwarded();
     watch(doc! {"$project": {"fullDocument.nhs": 1}}).forwarded();
     for path in ["updateDescription.updatedFields.nhs", "documentKey.nhs"] {
-        assert_eq!(
-            watch(doc! {"$match": {path: "SECRET"}}).refused(),
-            Reason::UnknownShape
+        let sealed = watch(doc! {"$match": {path: "SECRET"}}).pipeline().to_string();
+        assert!(
+            sealed.contains(&format!(r#""{path}": "⟦nhs:SECRET⟧""#)),
+            "{sealed}"
         );
+        watch(doc! {"$match": {path: {"$exists": true}}}).forwarded();
     }
+    watch(doc! {"$match": {"updateDescription.updatedFields.ward": "A1"}}).forwarded();
+    for (condition, reason) in [
+        (
+            doc! {"updateDescription.updatedFields.notes": "SECRET"},
+            Reason::RandomEquality,
+        ),
+        (
+            doc! {"updateDescription.updatedFields.nhs": {"$gt": "SECRET"}},
+            Reason::Operator,
+        ),
+        (
+            doc! {"updateDescription.updatedFields": {"nhs": "SECRET"}},
+            Reason::WholeDocument,
+        ),
+    ] {
+        assert_eq!(watch(doc! {"$match": condition}).refused(), reason);
+    }
+}
+
+/// `updatedFields` has keys like `contacts.0.phone`: no path leads there, but operators on documents do.
+#[test]
+fn keeps_dotted_keys_of_an_event_unknown() {
+    let changed = "$updateDescription.updatedFields";
+    let dotted = |from: Bson| bson!({"$getField": {"field": "contacts.0.phone", "input": from}});
+    let watch = |expression: Bson| {
+        patients(bson!([{"$changeStream": {}}, {"$match": {"$expr": {"$eq": [expression, "SECRET"]}}}]))
+    };
+    for expression in [
+        dotted(bson!(changed)),
+        dotted(bson!({"$mergeObjects": [changed, {"x": 1}]})),
+        dotted(bson!({"$unsetField": {"field": "contacts", "input": changed}})),
+        dotted(bson!({"$setField": {"field": "x", "input": changed, "value": 1}})),
+        dotted(bson!({"$setField": {"field": ".", "input": changed, "value": 1}})),
+        dotted(bson!({"$unsetField": {"field": ".", "input": changed}})),
+        dotted(bson!({"$ifNull": [changed, {}]})),
+        bson!({"$first": {"$map": {"input": {"$objectToArray": changed}, "in": "$$this.v"}}}),
+    ] {
+        watch(expression).refused();
+    }
+    let pipeline = bson!([{"$changeStream": {}}, {"$unset": ["updateDescription.updatedFields.nhs", "updateDescription.updatedFields.contacts"]},
+        {"$replaceRoot": {"newRoot": changed}}, {"$match": {"$expr": {"$eq": [{"$getField": "contacts.0.phone"}, "SECRET"]}}}]);
+    patients(pipeline).refused();
+    watch(bson!({"$getField": {"field": "n", "input": changed}}))
+        .plan()
+        .unwrap();
+}
+
+#[test]
+fn watches_whole_databases() {
     // A whole database: the documents may be of any collection.
     let all = |stage: Document| on(1, bson!([{"$changeStream": {}}, stage]));
     all(doc! {"$match": {"operationType": "insert"}}).forwarded();
-    all(doc! {"$match": {"documentKey._id": 5}}).forwarded();
-    for path in ["fullDocument.nhs", "documentKey.nhs", "fullDocument"] {
+    all(doc! {"$match": {"documentKey._id": 5, "ns.coll": "patients"}}).forwarded();
+    for path in [
+        "fullDocument.nhs",
+        "documentKey.nhs",
+        "fullDocument",
+        "updateDescription.updatedFields.nhs",
+    ] {
         assert_eq!(
             all(doc! {"$match": {path: {"nhs": "SECRET"}}}).refused(),
             Reason::UnknownShape,

@@ -100,7 +100,12 @@ impl<'a> Analyser<'_, '_, 'a> {
         };
         match (Self::constant_name(&field)?, &input) {
             (_, Shape::Sealed(_) | Shape::Unknown) => Err(not_plain(name, &input)),
-            (Some(key), Shape::Tree(tree)) => self.found(tree.child(key)),
+            (Some(key), Shape::Tree(tree)) => {
+                let dotted = tree
+                    .get(shapes::DOTTED)
+                    .filter(|_| key.contains(&b'.') && tree.get(key).is_none());
+                self.found(dotted.cloned().unwrap_or_else(|| tree.child(key)))
+            }
             (Some(_), Shape::Plain) => Ok(Yield::PLAIN),
             (None, _) if input.is_plain() => self.operand(name, &field, depth + 1).map(|()| Yield::PLAIN),
             (None, _) => Err(not_plain("$getField with a computed name", &input)),
@@ -133,6 +138,9 @@ impl<'a> Analyser<'_, '_, 'a> {
         let input = self.eval(named.need(name, "input")?, depth + 1)?.into_shape();
         let tree = tree_of(&input).ok_or_else(|| not_plain(name, &input))?;
         let key = Self::constant_name(named.need(name, "field")?)?.ok_or_else(|| misformed(name))?;
+        if key == shapes::DOTTED && tree.get(key).is_some() {
+            return Err(not_plain(name, &Shape::Unknown));
+        }
         // Legal here, and one key to the server: but it would read like a path ever after.
         if key.contains(&b'.') || key.first() == Some(&b'$') {
             return Err(dotted_name(key));

@@ -14,6 +14,9 @@ const MAX_LEVELS: usize = 100;
 /// Most fields that one document's shape lists.
 pub const MAX_FIELDS: usize = 4096;
 
+/// Stands in a tree for all keys with a dot in them, where such keys may hold protected values: no path leads there.
+pub const DOTTED: &[u8] = b".";
+
 /// A tree that holds nothing protected is plain.
 pub fn normal(tree: Tree) -> Shape {
     let shape = Shape::Tree(Arc::new(tree));
