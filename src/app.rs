@@ -268,6 +268,9 @@ async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<R
         looks += 1;
         readiness.set(Latch::Upstream, shared.reach_upstream().await);
         readiness.set(Latch::KeyVault, keys.health().failing.is_none());
+        if let Err(why) = keys.lease_ahead().await {
+            tracing::error!(reason = %why, "no random nonces could be leased ahead");
+        }
         tokio::time::sleep(LOOK_EVERY).await;
         since_refresh += LOOK_EVERY;
         if since_refresh >= ttl {

@@ -274,3 +274,25 @@ async fn a_server_that_is_not_there_is_retryable_and_named() {
     assert!(failure.is_retryable());
     assert!(failure.text.contains("encryption.__keyVault"), "{failure}");
 }
+
+#[tokio::test]
+async fn leases_add_up_over_processes() {
+    let Some(vault) = Vault::open("leases").await else {
+        return;
+    };
+    let id = KeyId([9; 16]);
+    let (one, two) = (vault.store().await, vault.store().await);
+    let lease = async |store: &MongoStore| {
+        let mut totals = Vec::new();
+        for _ in 0..20 {
+            totals.push(store.lease(&id, "aes-256-gcm", 7).await.unwrap());
+        }
+        totals
+    };
+    let (mut totals, others) = tokio::join!(lease(&one), lease(&two));
+    totals.extend(others);
+    totals.sort_unstable();
+    assert_eq!(totals, (1..=40).map(|n| n * 7).collect::<Vec<u64>>());
+    assert_eq!(one.lease(&id, "chacha20-poly1305", 1).await.unwrap(), 1);
+    vault.drop().await;
+}

@@ -34,6 +34,8 @@ pub enum SealError {
     EmptyValue,
     /// This key has sealed as many values under a random 96-bit nonce as is safe; a new key version must write.
     BudgetSpent,
+    /// The nonces that this process has leased are used up: lease more and try again.
+    LeaseSpent,
     /// A native suite binds each value to a domain, and this key belongs to none.
     NoDomain,
     /// The cryptographic library refused: no randomness, or an internal failure.
@@ -47,6 +49,7 @@ impl fmt::Display for SealError {
             Self::BudgetSpent => {
                 "this data key has sealed 2^32 values under random nonces and must not seal more: rotate it"
             }
+            Self::LeaseSpent => "the random nonces leased for this data key are used up",
             Self::NoDomain => {
                 "this data key has no `fieldveil/<domain>/<n>` alt name, so only the CSFLE suites can seal with it"
             }

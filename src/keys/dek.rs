@@ -15,9 +15,8 @@ pub const NONCE_BUDGET: u64 = 1 << 32;
 ///
 /// Ciphers are expanded on first use, once per suite, and kept. Safe to share between threads without a lock.
 ///
-/// Each of its AES-256-GCM and ChaCha20-Poly1305 sub-keys refuses to seal more than [`NONCE_BUDGET`] values. The count
-/// is this process's own and starts at nothing with it: leases of usage blocks, which bound the sum over processes and
-/// restarts, are not here yet.
+/// Each of its AES-256-GCM and ChaCha20-Poly1305 sub-keys refuses to seal more than [`NONCE_BUDGET`] values, or more
+/// than it has been granted where it is [on lease](Dek::on_lease): what all processes on one vault have leased together is counted in the vault.
 pub struct Dek {
     id: KeyId,
     domain: Arc<str>,
@@ -25,6 +24,7 @@ pub struct Dek {
     material: Secret<[u8; MATERIAL]>,
     ciphers: [OnceLock<Result<Cipher, SealError>>; Suite::ALL.len()],
     sealed: [AtomicU64; Suite::ALL.len()],
+    granted: [AtomicU64; Suite::ALL.len()],
 }
 
 impl Dek {
@@ -38,7 +38,31 @@ impl Dek {
             material,
             ciphers: [const { OnceLock::new() }; Suite::ALL.len()],
             sealed: [const { AtomicU64::new(0) }; Suite::ALL.len()],
+            granted: [const { AtomicU64::new(NONCE_BUDGET) }; Suite::ALL.len()],
         }
+    }
+
+    /// The same key with nothing granted yet: it seals under random nonces as far as [`Dek::grant`] lets it.
+    #[must_use]
+    pub fn on_lease(mut self) -> Self {
+        self.granted = [const { AtomicU64::new(0) }; Suite::ALL.len()];
+        self
+    }
+
+    /// Lets it seal so many more values under the suite's random nonces.
+    pub fn grant(&self, suite: Suite, count: u64) {
+        self.granted[suite.index()].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many values it has sealed under the suite's random nonces.
+    pub fn sealed(&self, suite: Suite) -> u64 {
+        self.sealed[suite.index()].load(Ordering::Relaxed)
+    }
+
+    /// How many more it may seal.
+    pub fn left(&self, suite: Suite) -> u64 {
+        let granted = self.granted[suite.index()].load(Ordering::Relaxed);
+        granted.saturating_sub(self.sealed(suite))
     }
 
     /// The key's `_id` in the key vault.
@@ -112,12 +136,17 @@ impl Dek {
 
     fn spend(&self, suite: Suite) -> Result<(), SealError> {
         let sealed = &self.sealed[suite.index()];
-        if sealed.fetch_add(1, Ordering::Relaxed) < NONCE_BUDGET {
+        let granted = self.granted[suite.index()].load(Ordering::Relaxed);
+        if sealed.fetch_add(1, Ordering::Relaxed) < granted {
             return Ok(());
         }
-        // Held at the limit so that no number of refusals wraps the count round to zero.
-        sealed.store(NONCE_BUDGET, Ordering::Relaxed);
-        Err(SealError::BudgetSpent)
+        // Taken back, so that no number of refusals uses up what is granted next.
+        sealed.fetch_sub(1, Ordering::Relaxed);
+        Err(if granted < NONCE_BUDGET {
+            SealError::LeaseSpent
+        } else {
+            SealError::BudgetSpent
+        })
     }
 }
 
@@ -215,6 +244,24 @@ mod tests {
             out.clear();
         }
         dek.seal(Suite::Aes256Siv, 2, b"other suites go on", &mut out)
+            .unwrap();
+    }
+
+    #[test]
+    fn seals_on_lease_as_far_as_it_is_granted() {
+        let (dek, mut out) = (dek("d").on_lease(), Vec::new());
+        for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+            for _ in 0..3 {
+                assert_eq!(dek.seal(suite, 2, b"v", &mut out), Err(SealError::LeaseSpent));
+            }
+            dek.grant(suite, 2);
+            assert_eq!(dek.left(suite), 2);
+            dek.seal(suite, 2, b"v", &mut out).unwrap();
+            dek.seal(suite, 2, b"v", &mut out).unwrap();
+            assert_eq!(dek.seal(suite, 2, b"v", &mut out), Err(SealError::LeaseSpent));
+            assert_eq!((dek.sealed(suite), dek.left(suite)), (2, 0));
+        }
+        dek.seal(Suite::Aes256Siv, 2, b"no nonce, no lease", &mut out)
             .unwrap();
     }
 

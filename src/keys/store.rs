@@ -78,6 +78,14 @@ pub trait DekStore: Send + Sync {
     /// Adds a key unless one of its alt names is taken.
     fn insert<'a>(&'a self, record: &'a KeyRecord) -> BoxFuture<'a, Result<Inserted, StoreError>>;
 
+    /// Adds `count` to what has been leased of this key under this suite, by whatever process, and returns the sum.
+    fn lease<'a>(
+        &'a self,
+        id: &'a KeyId,
+        suite: &'static str,
+        count: u64,
+    ) -> BoxFuture<'a, Result<u64, StoreError>>;
+
     /// Whether the store answers.
     fn health(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }

@@ -8,6 +8,7 @@ use super::{Plan, subject};
 use crate::bson::kind;
 use crate::crypto::envelope::{self, Header};
 use crate::crypto::pseudonym::Pseudonymizer;
+use crate::crypto::{SealError, Suite};
 use crate::keys::{Dek, DomainKeys, KeyRing};
 use crate::limits;
 use crate::name::KeyId;
@@ -47,6 +48,13 @@ pub enum ApplyError {
     Exhausted {
         /// The field's path.
         path: Arc<str>,
+    },
+    /// The random nonces leased for this key are used up: with more of them it can be applied.
+    Lease {
+        /// The key.
+        key: KeyId,
+        /// The algorithm that needs them.
+        suite: Suite,
     },
     /// The rewritten message would be larger than the server accepts.
     TooLarge,
@@ -309,8 +317,14 @@ impl<'a> Run<'a> {
         self.out.extend_from_slice(&[0, 0, 0, 0, rule.suite.subtype()]);
         let payload = self.out.len();
         dek.seal(rule.suite, value.kind, value.slice(self.frame), self.out)
-            .map_err(|_| ApplyError::Exhausted {
-                path: Arc::clone(&rule.path),
+            .map_err(|why| match why {
+                SealError::LeaseSpent => ApplyError::Lease {
+                    key: dek.id(),
+                    suite: rule.suite,
+                },
+                _ => ApplyError::Exhausted {
+                    path: Arc::clone(&rule.path),
+                },
             })?;
         let len = i32::try_from(self.out.len() - payload).map_err(|_| ApplyError::TooLarge)?;
         self.out[prefix..prefix + 4].copy_from_slice(&len.to_le_bytes());

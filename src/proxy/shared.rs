@@ -210,6 +210,10 @@ impl Shared {
 
     /// Resolves keys; the error is a text for the client.
     pub(super) async fn resolve(&self, wanted: &Wanted) -> Result<(), String> {
+        if let Some((key, suite, count)) = wanted.nonces {
+            let leased = self.keys.lease(&key, suite, count).await;
+            return leased.map_err(|why| why.to_string());
+        }
         self.keys
             .resolve(&wanted.domains, &wanted.ids)
             .await

@@ -9,8 +9,10 @@ use super::request::{Request, read};
 use super::verdict::decide;
 use super::{Closing, Context, Session, Step, Wanted, proof, refuse};
 use crate::command::table::{Entry, Verdict};
+use crate::crypto::Suite;
 use crate::event::{CommandEvent, Outcome};
 use crate::limits;
+use crate::name::KeyId;
 use crate::plan::Plan;
 use crate::plan::apply::{Applied, ApplyError, Subjects, apply};
 use crate::plan::prove::Unproved;
@@ -19,6 +21,13 @@ use crate::wire::checksum;
 use crate::wire::error::OpMsgError;
 use crate::wire::header::{Header, Opcode};
 use crate::wire::op_msg::OpMsg;
+
+/// Why a planned command does not leave.
+enum Unfit {
+    Refused(Refusal),
+    /// Random nonces of this key are wanted first.
+    Lease(KeyId, Suite),
+}
 
 impl Session {
     /// Takes one whole frame of the client. What goes upstream is appended to `to_server`, what is answered here to
@@ -149,9 +158,13 @@ impl Session {
                 to_server.extend_from_slice(frame);
                 Ok((plan, touches, Applied::default()))
             }
-            Ok((plan, touches)) => self
-                .rewrite(frame, &plan, &request, cx, to_server)
-                .map(|applied| (plan, touches, applied)),
+            Ok((plan, touches)) => match self.rewrite(frame, &plan, &request, cx, to_server) {
+                Ok(applied) => Ok((plan, touches, applied)),
+                Err(Unfit::Lease(key, suite)) => {
+                    return Ok(Step::NeedKeys(Wanted::nonces(key, suite, &plan)));
+                }
+                Err(Unfit::Refused(refusal)) => Err(refusal),
+            },
             Err(refusal) => Err(refusal),
         };
         match result {
@@ -179,7 +192,7 @@ impl Session {
         request: &Request<'_>,
         cx: &Context<'_>,
         to_server: &mut Vec<u8>,
-    ) -> Result<crate::plan::apply::Applied, Refusal> {
+    ) -> Result<Applied, Unfit> {
         let subject = request
             .policy
             .iter()
@@ -191,24 +204,32 @@ impl Session {
         });
         let base = to_server.len();
         let result = apply(frame, plan, cx.ring, subjects.as_ref(), to_server)
-            .map_err(|why| apply_refusal(&why))
+            .map_err(|why| match why {
+                ApplyError::Lease { key, suite } => Unfit::Lease(key, suite),
+                why => Unfit::Refused(apply_refusal(&why)),
+            })
             .and_then(|applied| {
                 let rewritten = to_server.get_mut(base..).unwrap_or_default();
-                checksum::repair(rewritten).map_err(|_| apply_refusal(&ApplyError::TooLarge))?;
+                checksum::repair(rewritten)
+                    .map_err(|_| Unfit::Refused(apply_refusal(&ApplyError::TooLarge)))?;
                 if let Some(policy) = &request.policy {
                     let proved = if request.command == "bulkWrite" {
                         proof::prove_bulk(rewritten, cx.map)
                     } else {
                         proof::prove_command(rewritten, &policy.shape)
                     };
-                    proved.map_err(|why| match why {
-                        Unproved::Unsealed(path) => Refusal::new(
-                            Reason::Proof,
-                            format!("field '{path}' would have left unsealed; please report this as a bug"),
-                        ),
-                        Unproved::Unreadable(why) => {
-                            Refusal::new(Reason::Malformed, format!("the command cannot be read: {why}"))
-                        }
+                    proved.map_err(|why| {
+                        Unfit::Refused(match why {
+                            Unproved::Unsealed(path) => Refusal::new(
+                                Reason::Proof,
+                                format!(
+                                    "field '{path}' would have left unsealed; please report this as a bug"
+                                ),
+                            ),
+                            Unproved::Unreadable(why) => {
+                                Refusal::new(Reason::Malformed, format!("the command cannot be read: {why}"))
+                            }
+                        })
                     })?;
                 }
                 Ok(applied)

@@ -18,6 +18,7 @@ mod verdict;
 
 use std::sync::Arc;
 
+use crate::crypto::Suite;
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::event::{CommandEvent, Lifecycle, Outcome};
 use crate::keys::KeyRing;
@@ -77,6 +78,8 @@ pub struct Wanted {
     pub ids: Vec<KeyId>,
     /// The elements that they stand in, for messages.
     pub elements: Vec<Box<str>>,
+    /// Random nonces: of this key, for this algorithm, so many.
+    pub nonces: Option<(KeyId, Suite, u64)>,
 }
 
 impl Wanted {
@@ -88,6 +91,15 @@ impl Wanted {
             domains: plan.missing_domains,
             ids,
             elements,
+            nonces: None,
+        }
+    }
+
+    /// Nonces for what the plan seals.
+    fn nonces(key: KeyId, suite: Suite, plan: &Plan) -> Self {
+        Self {
+            nonces: Some((key, suite, u64::from(plan.summary.sealed()).max(1))),
+            ..Self::default()
         }
     }
 }

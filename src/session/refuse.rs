@@ -146,7 +146,7 @@ pub(super) fn apply_refusal(why: &ApplyError) -> Refusal {
                 "field '{path}' holds a ciphertext of domain '{domain}': it was moved there from another field; restore the document from a backup"
             ),
         ),
-        ApplyError::MissingKey => Refusal::new(
+        ApplyError::MissingKey | ApplyError::Lease { .. } => Refusal::new(
             Reason::Key,
             "a data key is not available; try again, or ask the operator to check the key vault",
         ),

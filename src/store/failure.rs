@@ -23,6 +23,8 @@ pub enum KeyErrorKind {
     ProviderUnreachable,
     /// The master-key provider refuses us or failed.
     Provider,
+    /// The key has sealed as many values under random nonces as is safe.
+    Spent,
 }
 
 impl KeyErrorKind {
@@ -36,6 +38,7 @@ impl KeyErrorKind {
             Self::Vault => "vault",
             Self::ProviderUnreachable => "provider-unreachable",
             Self::Provider => "provider",
+            Self::Spent => "spent",
         }
     }
 }

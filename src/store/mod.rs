@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 mod failure;
+mod leases;
 pub mod mongo;
 pub mod service;
 mod watch;

@@ -10,8 +10,8 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{
-    ClientOptions, CollectionOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria,
-    WriteConcern,
+    ClientOptions, CollectionOptions, IndexOptions, ReadConcern, ReadPreference, ReturnDocument,
+    SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
 
@@ -24,6 +24,9 @@ const SELECTION: Duration = Duration::from_secs(5);
 /// The key vault of a MongoDB deployment.
 pub struct MongoStore {
     keys: Collection<Document>,
+    /// Beside the keys: `_id` of the key, and the count leased by suite. A field of ours in a key document would make
+    /// drivers refuse it.
+    leases: Collection<Document>,
 }
 
 impl MongoStore {
@@ -49,10 +52,11 @@ impl MongoStore {
             .write_concern(WriteConcern::majority())
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
             .build();
+        let database = client.database(vault.db());
+        let leases = format!("{}.leases", vault.collection());
         Self {
-            keys: client
-                .database(vault.db())
-                .collection_with_options(vault.collection(), options),
+            keys: database.collection_with_options(vault.collection(), options.clone()),
+            leases: database.collection_with_options(&leases, options),
         }
     }
 
@@ -166,6 +170,40 @@ impl DekStore for MongoStore {
         })
     }
 
+    fn lease<'a>(
+        &'a self,
+        id: &'a KeyId,
+        suite: &'static str,
+        count: u64,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let failed = |error: &Error| failed(&self.leases.namespace().to_string(), error);
+            let add = Bson::Int64(i64::try_from(count).unwrap_or(i64::MAX));
+            let lease = || {
+                self.leases
+                    .find_one_and_update(doc! { "_id": uuid(id) }, doc! { "$inc": { suite: add.clone() } })
+                    .upsert(true)
+                    .return_document(ReturnDocument::After)
+            };
+            let leased = match lease().await {
+                // Somebody else's first lease of this key came between.
+                Err(error) if is_duplicate(&error) => lease().await,
+                other => other,
+            };
+            let total = leased
+                .map_err(|error| failed(&error))?
+                .and_then(|document| document.get_i64(suite).ok())
+                .and_then(|total| u64::try_from(total).ok());
+            total.ok_or_else(|| {
+                let text = format!(
+                    "{}: the lease of data key {id} is no count",
+                    self.leases.namespace()
+                );
+                StoreError::new(StoreErrorKind::Malformed, text)
+            })
+        })
+    }
+
     fn health(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             // A read of the collection, not a ping: what counts is that keys could be loaded.
@@ -268,7 +306,11 @@ fn uuid(id: &KeyId) -> Bson {
 }
 
 fn is_duplicate(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(write)) if write.code == 11000)
+    match &*error.kind {
+        ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == 11000,
+        ErrorKind::Command(command) => command.code == 11000,
+        _ => false,
+    }
 }
 
 fn failed(vault: &str, error: &Error) -> StoreError {
@@ -290,7 +332,9 @@ fn failed(vault: &str, error: &Error) -> StoreError {
         _ => StoreErrorKind::Unavailable,
     };
     let hint = match kind {
-        StoreErrorKind::Denied => "; its user needs readWrite on this collection",
+        StoreErrorKind::Denied => {
+            "; its user needs readWrite on this collection and on the one beside it whose name ends in .leases"
+        }
         StoreErrorKind::Unavailable => "; check [keys] uri and that the deployment is up",
         StoreErrorKind::Malformed | StoreErrorKind::Other => "",
     };

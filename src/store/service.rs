@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::time::{sleep, timeout};
 
 use super::failure::{KeyError, KeyErrorKind, disabled_domain, disabled_key, lost_race, missing};
+use super::leases::Leases;
 use super::watch::Watch;
 use crate::crypto::nonce;
 use crate::event::Lifecycle;
@@ -31,7 +32,7 @@ const RACE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The keys of this process.
 pub struct KeyService {
-    store: Arc<dyn DekStore>,
+    pub(super) store: Arc<dyn DekStore>,
     provider: Arc<dyn KeyProvider>,
     grace: Duration,
     ring: ArcSwap<KeyRing>,
@@ -39,6 +40,9 @@ pub struct KeyService {
     gate: tokio::sync::Mutex<Gate>,
     health: Mutex<KeyHealth>,
     watch: Watch,
+    pub(super) leases: Leases,
+    /// Held while leasing, apart from the gate: whoever waits finds what the holder leased.
+    pub(super) leasing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -80,6 +84,8 @@ impl KeyService {
             gate: tokio::sync::Mutex::default(),
             health: Mutex::new(health),
             watch: Watch::new(name),
+            leases: Leases::default(),
+            leasing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -393,7 +399,9 @@ impl KeyService {
         let material = self
             .call(self.provider.unwrap(&record.id, &record.master, &record.wrapped))
             .await?;
-        Ok(Arc::new(Dek::new(record.id, domain, version, material)))
+        Ok(Arc::new(
+            Dek::new(record.id, domain, version, material).on_lease(),
+        ))
     }
 
     fn publish(&self, domains: Vec<Arc<DomainKeys>>, others: Vec<Arc<Dek>>) {
@@ -404,7 +412,10 @@ impl KeyService {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).keys = keys;
     }
 
-    async fn ask<T>(&self, asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, KeyError> {
+    pub(super) async fn ask<T>(
+        &self,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, KeyError> {
         let late = KeyError::new(
             KeyErrorKind::VaultUnreachable,
             "the key vault does not answer in time",

@@ -11,6 +11,7 @@ struct Vault {
     records: Mutex<Vec<KeyRecord>>,
     reads: AtomicUsize,
     down: AtomicBool,
+    leased: Mutex<HashMap<(KeyId, &'static str), u64>>,
     /// So many reads do not see what was inserted: a majority does not hold it yet.
     lag: AtomicUsize,
 }
@@ -70,6 +71,21 @@ impl DekStore for Vault {
             records.push(record.clone());
             Inserted::Done
         }))
+    }
+
+    fn lease<'a>(
+        &'a self,
+        id: &'a KeyId,
+        suite: &'static str,
+        count: u64,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            self.answer(|_| ()).await?;
+            let mut leased = self.leased.lock().unwrap();
+            let total = leased.entry((*id, suite)).or_default();
+            *total += count;
+            Ok(*total)
+        })
     }
 
     fn health(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -519,4 +535,79 @@ async fn tells_once_of_each_change_of_keys_and_provider() {
             }]
         );
     }
+}
+
+#[tokio::test]
+async fn leases_nonces_so_that_no_number_of_processes_exceeds_the_budget() {
+    let (vault, provider) = (Arc::new(Vault::default()), provider(1));
+    let gcm = Suite::Aes256Gcm;
+    let one = service(&vault, &provider);
+    one.resolve(&names(&["a"]), &[]).await.unwrap();
+    let key = Arc::clone(&one.load().domain("a").unwrap().write);
+    let mut out = Vec::new();
+    assert_eq!(
+        key.seal(gcm, 2, b"v", &mut out),
+        Err(crate::crypto::SealError::LeaseSpent)
+    );
+    one.lease(&key.id(), gcm, 1).await.unwrap();
+    key.seal(gcm, 2, b"v", &mut out).unwrap();
+    let leased = |suite: Suite| {
+        vault
+            .leased
+            .lock()
+            .unwrap()
+            .get(&(key.id(), suite.name()))
+            .copied()
+    };
+    assert_eq!(leased(gcm), Some(1 << 16));
+    assert_eq!(leased(Suite::ChaCha20Poly1305), None);
+
+    // A message with more values than a block has.
+    one.lease(&key.id(), gcm, 3 << 20).await.unwrap();
+    assert!(key.left(gcm) >= 3 << 20);
+    // Nothing is lacking: nothing is leased, and the vault may be away.
+    vault.down.store(true, SeqCst);
+    one.lease(&key.id(), gcm, 1000).await.unwrap();
+    assert!(
+        one.lease(&key.id(), gcm, 4 << 20)
+            .await
+            .unwrap_err()
+            .is_retryable()
+    );
+    vault.down.store(false, SeqCst);
+
+    // Another process gets blocks of its own, up to the budget and not one nonce more.
+    *vault
+        .leased
+        .lock()
+        .unwrap()
+        .get_mut(&(key.id(), gcm.name()))
+        .unwrap() = (1 << 32) - 10;
+    let two = service(&vault, &provider);
+    two.resolve(&names(&["a"]), &[]).await.unwrap();
+    let other = Arc::clone(&two.load().domain("a").unwrap().write);
+    two.lease(&other.id(), gcm, 5).await.unwrap();
+    assert_eq!(other.left(gcm), 10);
+    for _ in 0..10 {
+        other.seal(gcm, 2, b"v", &mut out).unwrap();
+    }
+    let spent = two.lease(&other.id(), gcm, 1).await.unwrap_err();
+    assert_eq!(spent.kind, KeyErrorKind::Spent);
+    assert!(other.seal(gcm, 2, b"v", &mut out).is_err());
+    let total = leased(gcm);
+    two.lease(&other.id(), gcm, 1).await.unwrap_err();
+    assert_eq!(leased(gcm), total, "a spent key is not asked for again");
+}
+
+#[tokio::test]
+async fn leases_ahead_for_keys_that_seal() {
+    let (vault, provider) = (Arc::new(Vault::default()), provider(1));
+    let service = service(&vault, &provider);
+    service.resolve(&names(&["busy", "idle"]), &[]).await.unwrap();
+    let key = Arc::clone(&service.load().domain("busy").unwrap().write);
+    service.lease(&key.id(), Suite::Aes256Gcm, 1).await.unwrap();
+    key.seal(Suite::Aes256Gcm, 2, b"v", &mut Vec::new()).unwrap();
+    service.lease_ahead().await.unwrap();
+    assert!(key.left(Suite::Aes256Gcm) > 1 << 19);
+    assert_eq!(vault.leased.lock().unwrap().len(), 1);
 }
