@@ -691,6 +691,8 @@ fn refuses_what_it_cannot_see_through() {
         doc! { "collMod": "p", "validator": { "nhs": "SECRET" } },
         doc! { "create": "v", "viewOn": "p", "pipeline": [{ "$match": { "nhs": "SECRET" } }] },
         doc! { "create": "v", "viewOn": "p", "pipeline": [{ "$sort": { "nhs": 1 } }] },
+        doc! { "create": "v", "viewOn": "system.buckets.p", "pipeline": [] },
+        doc! { "create": "v", "viewOn": "system.profile", "pipeline": [] },
         doc! { "create": "p", "viewOn": "other", "pipeline": [] },
         doc! { "collMod": "v", "viewOn": "other", "pipeline": [{ "$lookup": { "from": "p", "as": "x", "pipeline": [{ "$match": { "nhs": "SECRET" } }] } }] },
         doc! { "insert": "system.views", "documents": [{ "_id": "c.v", "viewOn": "p", "pipeline": [{ "$match": { "nhs": "SECRET" } }] }] },

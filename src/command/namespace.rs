@@ -6,7 +6,7 @@ use crate::bson::{Doc, kind};
 use crate::limits;
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
-use crate::policy::{FieldMap, Refusal};
+use crate::policy::{FieldMap, Reason, Refusal};
 
 /// Commands that could name documents by their values, though they are about none: without that they pass.
 ///
@@ -23,6 +23,20 @@ pub fn bare<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
     view.each_field(draft, |draft, field| {
         pass(draft, view, field, &["estimate", "slowms", "sampleRate"])
     })
+}
+
+/// `getLog`: shells show the startup warnings; everything else may hold what writers past the proxy sent.
+///
+/// # Errors
+/// A [`Refusal`] for any other log.
+pub fn get_log<'a>(view: &CommandView<'a>, _: &Scope<'_>, _: &mut Draft<'a>) -> Result<(), Refusal> {
+    match view.first.text() {
+        Some("startupWarnings" | "*") => Ok(()),
+        _ => Err(Refusal::new(
+            Reason::Command,
+            "getLog: the server's log can hold values of those who write past the proxy; ask for 'startupWarnings', or read it on a direct connection",
+        )),
+    }
 }
 
 /// Whether any string of the command, at any depth, is the name of a protected namespace (`db.collection`), or its

@@ -192,6 +192,12 @@ pub const COMMANDS: &[Entry] = &[
         "all plans of a protected collection; naming one by its literals is refused",
     ),
     rewrite(
+        "getLog",
+        super::namespace::get_log,
+        Reply::Status,
+        "the startup warnings, and which logs there are; the log itself can hold values of writers past the proxy",
+    ),
+    rewrite(
         "profile",
         super::namespace::bare,
         Reply::Status,
@@ -311,10 +317,6 @@ pub const COMMANDS: &[Entry] = &[
     refuse("currentOp", "shows other clients' commands"),
     refuse("eval", "code cannot be analysed"),
     refuse("$eval", "code cannot be analysed"),
-    refuse(
-        "getLog",
-        "the server's log can hold values of unprotected writers",
-    ),
     refuse("godinsert", "test command"),
     forward("replSetReconfig", "no field value"),
     forward("setParameter", "no field value"),

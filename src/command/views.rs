@@ -91,6 +91,14 @@ pub fn analyse(definition: &Definition, known: &Known<'_>) -> Option<View> {
     if let Some(why) = below {
         return refused(why);
     }
+    let buckets = definition.source.strip_prefix("system.buckets.");
+    if definition.source == "system.profile" && known.map.protects_db(name.db())
+        || buckets.is_some_and(|series| known.policy(name.db(), series).is_some())
+    {
+        return refused(
+            "it looks at a collection of the server's own that shows other clients' operations, or holds protected values under other paths",
+        );
+    }
     let source = known.policy(name.db(), &definition.source);
     let start = source
         .as_ref()

@@ -216,6 +216,8 @@ fn commands() -> Vec<Case> {
         command("authenticate", Refused(Reason::Authentication), |n| {
             doc! { n: 1, "mechanism": "MONGODB-X509" }
         }),
+        command("getLog", Kept, |n| doc! { n: "startupWarnings" }),
+        command("getLog", Refused(Reason::Command), |n| doc! { n: "global" }),
         command(UNPROTECTED, Kept, |n| doc! { n: "open", "with": "anything" }),
         command(
             UNPROTECTED,
@@ -233,7 +235,7 @@ fn commands() -> Vec<Case> {
             },
         ),
         command(
-            "applyOps currentOp eval $eval getLog godinsert",
+            "applyOps currentOp eval $eval godinsert",
             Refused(Reason::Command),
             |n| {
                 doc! { n: "SECRET" }
