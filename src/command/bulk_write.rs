@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::document::seal_document;
 use super::expression::Variables;
 use super::filter::{self, Around};
-use super::options::{has_collation, pass, refuse_order, variables};
+use super::options::{UNKNOWN, has_collation, pass, refuse_order, variables};
 use super::update::{Names, Parts, constants};
 use super::{CommandView, Scope};
 use crate::bson::{Doc, Element, kind};
@@ -238,6 +238,7 @@ fn known(doc: &Doc<'_>, allowed: &[&[u8]], what: &str) -> Result<(), Refusal> {
                     element.key_text()
                 ),
             )
+            .with_code(UNKNOWN)
         })?;
         if seen & (1 << at) != 0 {
             return Err(Refusal::new(

@@ -1,7 +1,7 @@
 //! `delete`: each statement's query is planned like a filter.
 
 use super::filter::{self, Around};
-use super::options::{has_collation, pass, variables};
+use super::options::{UNKNOWN, has_collation, pass, variables};
 use super::{CommandView, Scope};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
@@ -42,7 +42,8 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                                 "argument '{}' of a delete is not supported on a protected collection",
                                 element.key_text()
                             ),
-                        ));
+                        )
+                        .with_code(UNKNOWN));
                     }
                 }
             }

@@ -8,6 +8,9 @@ use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{Reason, Refusal, Shape, Target};
 
+/// The server's own code for an argument that it does not know.
+pub const UNKNOWN: i32 = 40415;
+
 /// Arguments of any command that say nothing about a document.
 pub const GENERIC: &[&str] = &[
     "$audit",
@@ -64,7 +67,8 @@ pub fn pass(
             String::from_utf8_lossy(key),
             view.name
         ),
-    ))
+    )
+    .with_code(UNKNOWN))
 }
 
 /// Drops `comment` from a command that is forwarded otherwise as it is.

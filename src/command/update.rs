@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::expression::Variables;
 use super::filter::{self, Around, Widened};
-use super::options::{bind_plain, has_collation, pass, refuse_order, variables};
+use super::options::{UNKNOWN, bind_plain, has_collation, pass, refuse_order, variables};
 use super::update_ops;
 use super::{CommandView, Scope};
 use crate::bson::{Doc, kind};
@@ -60,7 +60,8 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                                 "argument '{}' of an update is not supported on a protected collection",
                                 element.key_text()
                             ),
-                        ));
+                        )
+                        .with_code(UNKNOWN));
                     }
                 }
             }

@@ -973,8 +973,10 @@ fn run(case: &Case, name: &str) -> Result<(), String> {
             if !text.starts_with("fieldveil: ") || text.contains("SECRET") {
                 return Err(format!("a bad text: {text}"));
             }
+            // An argument of the command itself is answered as the server answers one that it does not know.
             let (code, _) = reason.code();
-            if answer.get("code") != Some(&Bson::Int32(code)) {
+            let argument = reason == Reason::Option && answer.get_i32("code").ok() == Some(40415);
+            if answer.get("code") != Some(&Bson::Int32(code)) && !argument {
                 return Err(format!("code {:?}, not {code}", answer.get("code")));
             }
             Ok(())
