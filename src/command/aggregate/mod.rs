@@ -173,6 +173,7 @@ pub fn pipeline(
         edits: &mut list,
         ctx,
         stored: None,
+        target: None,
     };
     let flow = planner.stages(array, Flow::open(start), &ctx.variables, 1)?;
     edits::record_in(draft, array, list)?;
@@ -233,6 +234,8 @@ struct Planner<'x, 'd, 'a, 'c> {
     ctx: &'x PipelineContext<'c>,
     /// The rules that hold where the documents of this pipeline are stored, while it is an update.
     stored: Option<Shape>,
+    /// The rules that hold where `$out` or `$merge` at the end of this pipeline stores its documents.
+    target: Option<Shape>,
 }
 
 impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
@@ -249,6 +252,19 @@ impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
                 "pipelines nest deeper than 200 levels",
             ));
         }
+        let before = std::mem::replace(&mut self.target, target::at_end(array, self.ctx)?);
+        let flow = self.each_stage(array, start, variables, depth);
+        self.target = before;
+        flow
+    }
+
+    fn each_stage(
+        &mut self,
+        array: &Doc<'a>,
+        start: Flow,
+        variables: &Variables,
+        depth: usize,
+    ) -> Result<Flow, Refusal> {
         let mut flow = start;
         for (index, item) in array.elements().enumerate() {
             if index >= MAX_STAGES {

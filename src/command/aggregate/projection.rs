@@ -115,7 +115,7 @@ impl<'a> Planner<'_, '_, 'a, '_> {
         for path in paths {
             shapes::remove_path(tree, path)?;
             // What is missing fits any rule of the place that it is stored in.
-            if let Some(rules) = &self.stored {
+            if let Some(rules) = self.stored.as_ref().or(self.target.as_ref()) {
                 match rules.resolve(path) {
                     Target::Plain => {}
                     there => shapes::set_path(tree, path, shape_of(&there))?,

@@ -3,10 +3,12 @@
 //! and no plain one enters a protected path.
 
 use super::scan::{self, array_of};
-use super::{Flow, Planner, reshape};
-use crate::bson::{Element, kind};
+use super::stages::Kind;
+use super::{Flow, PipelineContext, Planner, reshape};
+use crate::bson::{Doc, Element, kind};
 use crate::command::expression::shapes::{protected_path, same_seal};
 use crate::command::expression::{Arguments, Variables, children, misformed, string};
+use crate::plan::draft::malformed;
 use crate::policy::{FieldState, Reason, Refusal, Rest, Shape, Tree};
 
 impl<'a> Planner<'_, '_, 'a, '_> {
@@ -74,6 +76,24 @@ impl<'a> Planner<'_, '_, 'a, '_> {
         self.stored = before;
         agree(name, &target.name, &updated?, &shape)?;
         Ok(flow)
+    }
+}
+
+/// The rules of the namespace that the last stage of a pipeline stores its documents in.
+pub(super) fn at_end(array: &Doc<'_>, ctx: &PipelineContext<'_>) -> Result<Option<Shape>, Refusal> {
+    let Some(last) = array.elements().last() else {
+        return Ok(None);
+    };
+    let stage = scan::stage_of(&last.map_err(malformed)?)?;
+    let named = match scan::kind_of(&stage)? {
+        Kind::Out => Some(stage),
+        Kind::Merge if stage.kind == kind::STRING => Some(stage),
+        Kind::Merge => children(&stage)?.into_iter().find(|field| field.key == b"into"),
+        _ => None,
+    };
+    match named {
+        Some(named) => Ok(Some(scan::Target::read(&named, ctx)?.shape())),
+        None => Ok(None),
     }
 }
 

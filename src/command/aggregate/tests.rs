@@ -778,8 +778,7 @@ fn stores_only_under_rules_that_agree_path_by_path() {
             bson!([{"$unset": ["nhs", "dob", "phones", "notes", "tags", "contacts"]}, {"$out": "wards"}]),
             true,
         ),
-        // A field left out by name may still be what the target protects.
-        (bson!([{"$unset": ["nhs"]}, {"$out": "archive"}]), false),
+        (bson!([{"$unset": ["nhs"]}, {"$out": "archive"}]), true),
         (bson!([{"$out": "wards"}]), false),
         (bson!([{"$project": {"nhs": 1}}, {"$out": "wards"}]), false),
         (bson!([{"$set": {"nhs": "SECRET"}}, {"$out": "archive"}]), false),
@@ -840,6 +839,25 @@ fn plans_what_merge_does_to_documents_that_match() {
         patients(bson!([{"$merge": {"into": "archive", "on": "notes"}}])).refused(),
         Reason::RandomEquality
     );
+}
+
+#[test]
+fn stores_documents_without_the_fields_that_were_left_out() {
+    for stages in [
+        bson!([{"$unset": ["notes", "contacts.phone"]}, {"$out": "archive"}]),
+        bson!([{"$project": {"notes": 0, "contacts": 0}}, {"$merge": {"into": "archive", "whenMatched": "replace"}}]),
+        bson!([{"$unset": "nhs"}, {"$match": {"n": 1}}, {"$merge": "archive"}]),
+    ] {
+        patients(stages).forwarded();
+    }
+    // What stands there afterwards counts.
+    for stages in [
+        bson!([{"$unset": "nhs"}, {"$set": {"nhs": "$name"}}, {"$out": "archive"}]),
+        bson!([{"$unset": "nhs"}, {"$out": "stats"}]),
+        bson!([{"$unset": "nhs"}, {"$out": "beds"}]),
+    ] {
+        patients(stages).refused();
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub fn update(
         edits: &mut list,
         ctx: &ctx,
         stored: Some(stored.clone()),
+        target: None,
     };
     let flow = planner.stages(array, Flow::open(stored.clone()), variables, 1)?;
     target::agree_in_place("the document", &flow, stored)?;
