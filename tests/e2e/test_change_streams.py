@@ -11,6 +11,8 @@ from samples import patient
 
 COLLECTIONS = {
     "patients": harness.PATIENTS,
+    "csfle": {"code": '{ mode = "deterministic", type = "string", algorithm = "aead-aes-256-cbc-hmac-sha-512" }',
+              "text": '{ mode = "random", algorithm = "aead-aes-256-cbc-hmac-sha-512" }'},
     "tagged": {"tags": '{ mode = "deterministic", type = "string" }', "marks": '{ mode = "random", each = true }'},
 }
 WHAT = ("operationType", "ns", "documentKey", "fullDocument", "fullDocumentBeforeChange", "updateDescription")
@@ -195,4 +197,19 @@ def test_arrays_sealed_item_by_item(clients, db_name, markers):
             collection.update_one({"_id": 1}, {"$push": {"tags": tags[2], "marks": tags[2]}})
             collection.update_one({"_id": 1}, {"$set": {"tags.0": tags[2], "marks.1": tags[0]}})
             seen.append([(e.get("fullDocument"), e.get("updateDescription")) for e in events(stream, 3)])
+    assert seen[0] == seen[1]
+
+
+def test_values_in_csfle_format(clients, db_name, level, markers):
+    """Wherever the stream is opened, and in later batches as in the first."""
+    codes = [markers.text() for _ in range(4)]
+    seen = []
+    for client in clients:
+        client[db_name].csfle.drop()
+        watched = client[db_name].csfle if level == "collection" else target(client, db_name, level)
+        with watched.watch([{"$match": {"ns.coll": "csfle"}}], full_document="updateLookup", batch_size=1, max_await_time_ms=200) as stream:
+            collection = client[db_name].csfle
+            collection.insert_many([{"_id": n, "code": code, "text": code} for n, code in enumerate(codes)])
+            collection.update_one({"code": codes[0]}, {"$set": {"text": codes[1]}})
+            seen.append([(e.get("fullDocument"), e.get("updateDescription")) for e in events(stream, 5)])
     assert seen[0] == seen[1]
