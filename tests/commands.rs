@@ -16,7 +16,7 @@ mod pipeline_updates;
 #[path = "cases/registry.rs"]
 mod registry;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, bson, doc};
 use common::{Harness, Outcome, is_sealed};
 
 fn filter(harness: &mut Harness, filter: Document) -> Outcome {
@@ -501,6 +501,36 @@ fn opens_csfle_values_that_a_pipeline_brings_into_an_unprotected_collection() {
 }
 
 #[test]
+fn refuses_projections_that_lead_into_sealed_values() {
+    let mut h = Harness::new(1);
+    for projection in [
+        doc! { "notes.x": 1 },
+        doc! { "notes.x": 0 },
+        doc! { "notes": { "x": { "y": 1 } } },
+        doc! { "notes.x": "$plain" },
+        doc! { "address.line1.x": 0 },
+        doc! { "tags.x": 1 },
+        doc! { "tags.0": 1 },
+    ] {
+        refuses(
+            h.command(doc! { "find": "p", "projection": projection.clone() }),
+            &["sealed as one value"],
+        );
+        refuses(
+            h.command(doc! { "findAndModify": "p", "update": { "$set": { "x": 1 } }, "fields": projection }),
+            &["sealed as one value"],
+        );
+    }
+    for projection in [
+        doc! { "nhs.x": 1 },
+        doc! { "contacts.0": 0 },
+        doc! { "tags": 1, "address.city": 1 },
+    ] {
+        h.command(doc! { "find": "p", "projection": projection }).sent();
+    }
+}
+
+#[test]
 fn an_upsert_takes_nothing_from_the_filter_below_what_the_update_replaces() {
     let mut h = Harness::new(2);
     let phone = doc! { "contacts.phone": "SECRET" };
@@ -523,6 +553,25 @@ fn an_upsert_takes_nothing_from_the_filter_below_what_the_update_replaces() {
         is_sealed(u.get_document("$setOnInsert").unwrap().get("contacts.phone")),
         "{u}"
     );
+    // One value, though the list says it twice; two are none.
+    let list = |items: Bson| doc! { "nhs": { "$in": items } };
+    let u = the_update(update(
+        &mut h,
+        list(bson!(["SECRET", "SECRET"])),
+        doc! { "$set": { "x": 1 } },
+        true,
+    ));
+    assert!(
+        is_sealed(u.get_document("$setOnInsert").unwrap().get("nhs")),
+        "{u}"
+    );
+    let u = the_update(update(
+        &mut h,
+        list(bson!(["SECRET", "OTHER"])),
+        doc! { "$set": { "x": 1 } },
+        true,
+    ));
+    assert!(!u.contains_key("$setOnInsert"), "{u}");
     // The server inserts nothing for two values of one field.
     for filter in [
         doc! { "nhs": { "$all": ["SECRET", "OTHER"] } },

@@ -6,7 +6,7 @@ use super::view::{CommandView, Field};
 use crate::bson::{Doc, Element, kind};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
-use crate::policy::{Reason, Refusal, Shape, Target};
+use crate::policy::{FieldRule, Reason, Refusal, Shape, Target};
 
 /// The server's own code for an argument that it does not know.
 pub const UNKNOWN: i32 = 40415;
@@ -198,6 +198,7 @@ fn project(
         } else {
             [prefix, b".", field.key].concat()
         };
+        refuse_below(&path, shape)?;
         match field.kind {
             kind::BOOL | kind::INT32 | kind::INT64 | kind::DOUBLE | kind::DECIMAL128 => {}
             kind::DOCUMENT => {
@@ -226,6 +227,30 @@ fn project(
     }
     draft.close(region, doc.end());
     Ok(())
+}
+
+/// A projection of what lies inside a sealed value would find nothing to show, or nothing to leave out. A deterministic
+/// value has no inside.
+fn refuse_below(path: &[u8], shape: &Shape) -> Result<(), Refusal> {
+    // In a projection a number is always a key.
+    let last = path.rsplit(|b| *b == b'.').next().unwrap_or(path);
+    match shape.resolve(path) {
+        Target::Below(rule) if !rule.is_deterministic() => Err(inside(path, &rule)),
+        Target::Sealed(rule) if rule.each && last.iter().all(u8::is_ascii_digit) => Err(inside(path, &rule)),
+        _ => Ok(()),
+    }
+}
+
+fn inside(path: &[u8], rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::BelowSealed,
+        format!(
+            "projection of '{}' leads into field '{}', which is sealed as one value; project the whole field, or protect the inner fields one by one in the field map",
+            String::from_utf8_lossy(path),
+            rule.path
+        ),
+    )
+    .about(rule)
 }
 
 /// The projection operators that are no expressions. `false`: it is an expression.

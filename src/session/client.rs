@@ -154,10 +154,10 @@ impl Session {
                 "the audit log cannot be written, and the configuration refuses protected operations without it; \
                  the operator must free the log's disk or file (audit.path)",
             )),
-            Ok((plan, touches)) if plan.is_identity() => {
+            Ok((plan, touches)) if plan.is_identity() => prove(frame, &request, cx).map(|()| {
                 to_server.extend_from_slice(frame);
-                Ok((plan, touches, Applied::default()))
-            }
+                (plan, touches, Applied::default())
+            }),
             Ok((plan, touches)) => match self.rewrite(frame, &plan, &request, cx, to_server) {
                 Ok(applied) => Ok((plan, touches, applied)),
                 Err(Unfit::Lease(key, suite)) => {
@@ -212,26 +212,7 @@ impl Session {
                 let rewritten = to_server.get_mut(base..).unwrap_or_default();
                 checksum::repair(rewritten)
                     .map_err(|_| Unfit::Refused(apply_refusal(&ApplyError::TooLarge)))?;
-                if let Some(policy) = &request.policy {
-                    let proved = if request.command == "bulkWrite" {
-                        proof::prove_bulk(rewritten, cx.map)
-                    } else {
-                        proof::prove_command(rewritten, &policy.shape)
-                    };
-                    proved.map_err(|why| {
-                        Unfit::Refused(match why {
-                            Unproved::Unsealed(path) => Refusal::new(
-                                Reason::Proof,
-                                format!(
-                                    "field '{path}' would have left unsealed; please report this as a bug"
-                                ),
-                            ),
-                            Unproved::Unreadable(why) => {
-                                Refusal::new(Reason::Malformed, format!("the command cannot be read: {why}"))
-                            }
-                        })
-                    })?;
-                }
+                prove(rewritten, request, cx).map_err(Unfit::Refused)?;
                 Ok(applied)
             });
         if result.is_err() {
@@ -290,4 +271,25 @@ impl Session {
         event.documents_in = plan.summary.documents;
         Box::new(event)
     }
+}
+
+/// The proof of what is about to leave, rewritten or not: a planner that overlooked something may have left it all.
+fn prove(frame: &[u8], request: &Request<'_>, cx: &Context<'_>) -> Result<(), Refusal> {
+    let Some(policy) = &request.policy else {
+        return Ok(());
+    };
+    let proved = if request.command == "bulkWrite" {
+        proof::prove_bulk(frame, cx.map)
+    } else {
+        proof::prove_command(frame, &policy.shape)
+    };
+    proved.map_err(|why| match why {
+        Unproved::Unsealed(path) => Refusal::new(
+            Reason::Proof,
+            format!("field '{path}' would have left unsealed; please report this as a bug"),
+        ),
+        Unproved::Unreadable(why) => {
+            Refusal::new(Reason::Malformed, format!("the command cannot be read: {why}"))
+        }
+    })
 }

@@ -170,4 +170,72 @@ impl Maker<'_> {
         self.tag(format!("expression {}", made.0));
         (made.1, Some(entry))
     }
+
+    /// A path, or a literal of any kind.
+    fn leaf(&mut self, env: &Env) -> Bson {
+        let Some(entry) = self.entry(env, |_| true) else {
+            return Bson::Null;
+        };
+        match self.rng.below(10) {
+            0 => quoted(self.literal(&entry.field)),
+            1 => Bson::Null,
+            2 => bson!([]),
+            3 => bson!({ "$literal": [self.literal(&entry.field)] }),
+            4 => "$arr".into(),
+            5 => (*self.rng.pick(&["$sub", "$$ROOT", "$missing", "$$REMOVE", "$p"])).into(),
+            _ => format!("${}", entry.path).into(),
+        }
+    }
+
+    /// Any expression over anything, whether it means something or not.
+    pub(crate) fn wild(&mut self, env: &Env, depth: usize) -> Bson {
+        if depth == 0 {
+            return self.leaf(env);
+        }
+        let one = self.wild(env, depth - 1);
+        let two = if self.rng.percent(60) {
+            self.leaf(env)
+        } else {
+            self.wild(env, depth - 1)
+        };
+        let list = |value: Bson| bson!({ "$cond": [{ "$isArray": [value.clone()] }, value, []] });
+        match self.rng.below(30) {
+            0 => bson!({ *self.rng.pick(&["$eq", "$ne"]): [one, two] }),
+            1 => bson!({ *self.rng.pick(&["$gt", "$lte", "$cmp"]): [one, two] }),
+            2 => bson!({ "$in": [one, list(two)] }),
+            3 => bson!({ "$cond": [one, two, self.leaf(env)] }),
+            4 => bson!({ "$ifNull": [one, two] }),
+            5 => {
+                bson!({ "$switch": { "branches": [{ "case": one, "then": two }], "default": self.leaf(env) } })
+            }
+            6 => bson!({ *self.rng.pick(&["$and", "$or"]): [one, two] }),
+            7 => bson!({ "$not": [one] }),
+            8 => bson!({ "$let": { "vars": { "v": one }, "in": { "$eq": ["$$v", two] } } }),
+            9 => bson!({ "$size": list(one) }),
+            10 => bson!({ *self.rng.pick(&["$first", "$last", "$reverseArray"]): list(one) }),
+            11 => bson!({ "$arrayElemAt": [list(one), 0] }),
+            12 => bson!({ "$slice": [list(one), 1] }),
+            13 => bson!({ "$filter": { "input": list(one), "cond": { "$eq": ["$$this", two] } } }),
+            14 => bson!({ "$filter": { "input": list(one), "cond": { "$ne": ["$$this.x", two] } } }),
+            15 => bson!({ "$map": { "input": list(one), "in": { "$ifNull": ["$$this.x", two] } } }),
+            16 => bson!({ "$map": { "input": list(one), "in": { "a": "$$this", "b": two } } }),
+            17 => bson!({ "$concatArrays": [list(one), list(two)] }),
+            18 => bson!({ *self.rng.pick(&["$setEquals", "$setIsSubset"]): [list(one), list(two)] }),
+            19 => {
+                bson!({ "$size": { *self.rng.pick(&["$setUnion", "$setIntersection", "$setDifference"]): [list(one), list(two)] } })
+            }
+            20 => bson!({ "$mergeObjects": [{ "a": one }, { "x": two }] }),
+            21 => bson!({ "$objectToArray": { "x": one, "y": two } }),
+            22 => bson!({ "$getField": { "field": *self.rng.pick(&["x", "k", "n", "s1"]), "input": one } }),
+            23 => bson!({ "$setField": { "field": "x", "input": "$$ROOT", "value": one } }),
+            24 => bson!({ "$indexOfArray": [list(one), two] }),
+            25 => bson!({ "x": one, "y": two }),
+            26 => bson!([one, two]),
+            27 => bson!({ "$firstN": { "input": list(one), "n": 1 } }),
+            28 => {
+                bson!({ "$reduce": { "input": list(one), "initialValue": false, "in": { "$or": ["$$value", { "$eq": ["$$this", two] }] } } })
+            }
+            _ => bson!({ "$arrayToObject": { "$objectToArray": { "x": one } } }),
+        }
+    }
 }

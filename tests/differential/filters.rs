@@ -2,7 +2,8 @@
 
 use bson::{Bson, Document, bson, doc};
 
-use crate::model::{Field, Kind, Mode, Model, plain_value, scalar};
+use crate::model::{Field, Kind, Mode, Model, State, plain_value, scalar};
+use crate::pipelines::Env;
 use crate::rng::Rng;
 
 /// What is being made: the dice, and what was used, for the statistics.
@@ -37,21 +38,26 @@ impl<'a> Maker<'a> {
         self.tag(format!("filter {name} {mode}"));
     }
 
-    pub(crate) fn filter(&mut self, model: &Model) -> Document {
-        match self.rng.below(14) {
+    pub(crate) fn filter(&mut self, model: &Model, state: State) -> Document {
+        match self.rng.below(15) {
             0 => doc! {},
             1 => doc! { "_id": self.rng.small(30) },
             2 => {
                 self.tag("filter $or");
-                doc! { "$or": [self.filter(model), self.conditions(model)] }
+                doc! { "$or": [self.filter(model, state), self.conditions(model)] }
             }
             3 => {
                 self.tag("filter $and");
-                doc! { "$and": [self.conditions(model), self.filter(model)] }
+                doc! { "$and": [self.conditions(model), self.filter(model, state)] }
             }
             4 => {
                 self.tag("filter $nor");
                 doc! { "$nor": [self.conditions(model)] }
+            }
+            5 => {
+                self.tag("filter $expr");
+                let env = Env::of_model(model, state);
+                doc! { "$expr": self.boolean(&env, 1) }
             }
             _ => self.conditions(model),
         }
@@ -88,6 +94,10 @@ impl<'a> Maker<'a> {
         if field.is_array() && field.mode != Mode::Random && self.rng.percent(20) {
             path = format!("{path}.{}", self.rng.below(2));
             self.tag("filter path by index");
+        }
+        if field.kind == Kind::Mixed && self.rng.percent(3) {
+            path.push_str(".x");
+            self.tag("filter path below");
         }
         path
     }
@@ -268,13 +278,19 @@ impl<'a> Maker<'a> {
     pub(crate) fn projection(&mut self, model: &Model, filter: &Document) -> Document {
         let tops = [
             "s1", "s2", "n1", "m1", "l1", "i1", "sub.x", "sub.deep", "arr.x", "arr.k", "p", "q", "d1", "r1",
+            "m1.x", "arr.m.x",
         ];
         let mut out = Document::new();
         match self.rng.below(8) {
             0..=2 => {
                 self.tag("projection inclusion");
+                let below = if self.rng.percent(10) {
+                    tops.len()
+                } else {
+                    tops.len() - 2
+                };
                 for _ in 0..3 {
-                    out.insert(*self.rng.pick(&tops), 1);
+                    out.insert(tops[self.rng.below(below)], 1);
                 }
                 if self.rng.percent(20) {
                     out.insert("_id", 0);

@@ -176,7 +176,7 @@ fn run(arguments: &Arguments) -> Outcome<bool> {
     }
     let statistics = shared.statistics.into_inner()?;
     let found = shared.found.into_inner()?;
-    if arguments.verbose || arguments.ops > 20_000 {
+    if arguments.verbose || (arguments.ops > 20_000 && found.is_empty()) {
         println!("{statistics}");
     }
     println!(

@@ -389,6 +389,10 @@ pub(crate) fn stored(rng: &mut Rng, field: &Field) -> Bson {
         Kind::Texts | Kind::Items if rng.percent(92) => {
             let count = rng.below(4);
             let mut items: Vec<Bson> = (0..count).map(|_| scalar(rng, field)).collect();
+            if rng.below(300) == 0 {
+                items.push(bson!([scalar(rng, field)]));
+            }
+            // `{field: null}` finds a null item, but not in an array that is sealed whole: documented.
             if field.mode != Mode::Random && rng.percent(8) {
                 items.push(Bson::Null);
             }
@@ -462,7 +466,9 @@ pub(crate) fn sub(rng: &mut Rng, model: &Model) -> Bson {
 
 /// A value for `arr`.
 pub(crate) fn arr(rng: &mut Rng, model: &Model) -> Bson {
-    match rng.below(24) {
+    match rng.below(28) {
+        24 => bson!({ "0": inner(rng, model, "arr."), "k": 1 }),
+        25 => bson!([[inner(rng, model, "arr.")], inner(rng, model, "arr.")]),
         0 => Bson::Null,
         1 => inner(rng, model, "arr.").into(),
         2 => bson!([inner(rng, model, "arr."), 7, Bson::Null]),

@@ -3,7 +3,7 @@
 use bson::{Bson, Document, bson, doc};
 
 use crate::filters::Maker;
-use crate::model::{Field, Kind, Map, Mode};
+use crate::model::{Field, Kind, Map, Mode, Model, State};
 
 /// What a path holds at some point of a pipeline.
 #[derive(Clone)]
@@ -53,8 +53,11 @@ fn plain(path: &str, kind: Kind) -> Entry {
 
 impl Env {
     pub(crate) fn of(map: &Map, collection: &str) -> Self {
-        let mut entries: Vec<Entry> = map
-            .model(collection)
+        Self::of_model(map.model(collection), map.state)
+    }
+
+    pub(crate) fn of_model(model: &Model, state: State) -> Self {
+        let mut entries: Vec<Entry> = model
             .fields
             .iter()
             .map(|field| Entry {
@@ -75,7 +78,7 @@ impl Env {
             sets: false,
             unique: true,
             whole: true,
-            state_allows_sets: map.state == crate::model::State::Enforced,
+            state_allows_sets: state == State::Enforced,
         }
     }
 
@@ -198,11 +201,24 @@ impl Maker<'_> {
                 "$unset"
             }
             11..=13 => {
-                let alias = *self.rng.pick(&["x7", "x8", "x9"]);
-                let (value, shown) = self.value(env, 3);
+                let mut alias = *self.rng.pick(&["x7", "x8", "x9"]);
+                let (value, shown) = if self.rng.percent(40) {
+                    self.tag("expression wild");
+                    (self.wild(env, 3), None)
+                } else {
+                    self.value(env, 3)
+                };
+                if self.rng.percent(15) {
+                    self.tag("stage $addFields at a path");
+                    alias = *self.rng.pick(&[
+                        "s1", "n1", "arr.x", "arr.z", "sub.x", "sub.z", "s1.z", "l1.z", "m1.z", "i1.z",
+                        "sub.deep", "arr",
+                    ]);
+                    env.forget(alias.split('.').next().unwrap_or(alias));
+                }
                 stages.push(doc! { "$addFields": { alias: value } });
                 env.forget(alias);
-                if let Some(shown) = shown {
+                if let (Some(shown), None) = (shown, alias.find('.')) {
                     env.add(alias, &shown);
                 }
                 env.whole = false;
@@ -377,6 +393,10 @@ impl Maker<'_> {
 
     fn match_stage(&mut self, env: &Env) -> Document {
         if self.rng.percent(30) {
+            if self.rng.percent(30) {
+                self.tag("expression wild");
+                return doc! { "$expr": self.wild(env, 3) };
+            }
             return doc! { "$expr": self.boolean(env, 2) };
         }
         let mut out = Document::new();

@@ -218,7 +218,7 @@ impl Writer<'_> {
         let name = self.collection(rng);
         let model = self.map.model(name);
         let mut make = Maker::new(rng);
-        let filter = make.filter(model);
+        let filter = make.filter(model, self.map.state);
         let mut body = doc! { "find": name, "filter": filter.clone() };
         let mut ordered = !self.indexed && name != "t";
         if make.odd && make.rng.percent(20) {
@@ -241,6 +241,7 @@ impl Writer<'_> {
         if make.rng.percent(50) {
             body.insert("batchSize", make.rng.small(5));
         }
+        collate(&mut make, &mut body);
         let mut op = Op::new(body);
         op.ordered = ordered;
         op.tags = make.tags;
@@ -258,6 +259,7 @@ impl Writer<'_> {
         };
         let mut body =
             doc! { "aggregate": name, "pipeline": pipeline.stages, "cursor": { "batchSize": batch } };
+        collate(&mut make, &mut body);
         if let Some(natural) = self.natural() {
             body.insert("hint", natural);
         }
@@ -288,10 +290,12 @@ impl Writer<'_> {
     /// One statement of an `update`, or the like of it: `q`, `u` and what belongs to them.
     fn statement(&mut self, make: &mut Maker<'_>, name: &str) -> Document {
         let model = self.map.model(name);
-        let mut filter = make.filter(model);
+        let mut filter = make.filter(model, self.map.state);
         let mut update = make.update(model);
-        for (key, value) in update.needs {
-            filter.insert(key, value);
+        if !update.needs.is_empty() {
+            // A positional `$` follows the array that the filter looked into last, and the server knows nothing of one
+            // that is sealed whole: the one condition that decides stands alone.
+            filter = update.needs;
         }
         let operators = matches!(&update.change, Bson::Document(d) if d.keys().all(|k| k.starts_with('$')));
         let mut statement = Document::new();
@@ -417,7 +421,7 @@ impl Writer<'_> {
     fn count(&mut self, rng: &mut Rng) -> Op {
         let name = self.collection(rng);
         let mut make = Maker::new(rng);
-        let filter = make.filter(self.map.model(name));
+        let filter = make.filter(self.map.model(name), self.map.state);
         let mut op = Op::new(doc! { "count": name, "query": filter });
         if make.rng.percent(20) {
             op.body.insert("limit", 3);
@@ -443,7 +447,7 @@ impl Writer<'_> {
             make.tag(format!("distinct {:?}", field.mode).to_lowercase());
             make.spelled(field)
         };
-        let filter = make.filter(model);
+        let filter = make.filter(model, self.map.state);
         let mut op = Op::new(doc! { "distinct": name, "key": key, "query": filter });
         op.ordered = false;
         op.tags = make.tags;
@@ -488,5 +492,13 @@ impl Writer<'_> {
         let mut op = Op::new(doc! { "createIndexes": name, "indexes": [index] });
         op.tags.push("createIndexes".to_owned());
         op
+    }
+}
+
+/// A collation other than the simple one, now and then: it has no hold on sealed strings.
+fn collate(make: &mut Maker<'_>, body: &mut Document) {
+    if make.rng.percent(2) {
+        make.tag("collation");
+        body.insert("collation", doc! { "locale": "en", "strength": 1 });
     }
 }

@@ -103,10 +103,15 @@ impl Maker<'_> {
             };
             return (self.did(operator, field.mode), path, value);
         }
+        if field.kind == Kind::Mixed && self.rng.percent(4) {
+            self.tag("update path below");
+            return (self.did("$set", field.mode), format!("{path}.x"), 1.into());
+        }
         let item = field.mode == Mode::Deterministic || !field.protected();
         if field.is_array() && field.mode != Mode::Random && self.rng.percent(75) {
             let v = scalar(self.rng, field);
-            let (operator, value) = match self.rng.below(11) {
+            let (operator, value) = match self.rng.below(12) {
+                10 => return (self.did("$set", field.mode), format!("{path}.$[]"), v),
                 0 | 1 => ("$push", v),
                 2 => (
                     "$push",

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::refuse::{refused, searchable, single_value};
 use super::{Around, note_upsert, operate, written_operators};
-use crate::bson::{Element, kind};
+use crate::bson::{Doc, Element, kind};
 use crate::plan::Draft;
+use crate::plan::canonical::canonical;
 use crate::plan::draft::malformed;
 use crate::policy::{FieldRule, Reason, Refusal};
 
@@ -29,7 +30,7 @@ pub(super) fn list(
         return Ok(());
     };
     let expanded = draft.is_expanded(rule);
-    let only = array.elements().count() == 1;
+    let mut only = conjunct && around.upsert.is_some() && is_one_value(&array, rule)?;
     let region = if expanded {
         draft.drop_element(operator);
         draft.put_header(operator.end, kind::ARRAY, operator.key);
@@ -53,6 +54,7 @@ pub(super) fn list(
         if expanded {
             if only && item.kind != kind::NULL {
                 note_upsert(&item, path, rule, around, conjunct)?;
+                only = false;
             }
             draft.item_forms(&item, rule)?;
         } else {
@@ -64,6 +66,19 @@ pub(super) fn list(
         None => draft.end(),
     }
     Ok(())
+}
+
+/// Whether a list names one value, be it several times: the server takes repetitions for one.
+fn is_one_value(array: &Doc<'_>, rule: &FieldRule) -> Result<bool, Refusal> {
+    let mut first = None;
+    for item in array.elements() {
+        let value = canonical(&item.map_err(malformed)?, rule)?;
+        let value = value.map(|v| (v.kind, v.slice(array.buffer()).to_vec()));
+        if first.get_or_insert_with(|| value.clone()) != &value {
+            return Ok(false);
+        }
+    }
+    Ok(first.is_some())
 }
 
 /// `$all`: sealed in place; where several forms may be stored each literal becomes an `$in` of its own, since the
