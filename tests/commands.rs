@@ -1226,3 +1226,29 @@ fn leaves_errors_and_plans_sealed() {
         "{read}"
     );
 }
+
+#[test]
+fn asks_for_nonces_before_anything_leaves_and_only_for_random_fields() {
+    let mut h = Harness::new(1);
+    h.on_lease();
+    h.command(doc! { "insert": "p", "documents": [{ "nhs": "1", "age": 7 }] })
+        .sent();
+    assert!(h.leased.is_empty(), "{:?}", h.leased);
+    let document = doc! { "nhs": "1", "notes": "a", "tags": ["b", "c"], "address": { "line1": "d" } };
+    let sent = h.command(doc! { "insert": "p", "documents": [document] }).sent();
+    let stored = sent.get_array("documents").unwrap()[0].as_document().unwrap();
+    assert!(is_sealed(stored.get("notes")) && is_sealed(stored.get("nhs")));
+    let leased: Vec<_> = h
+        .leased
+        .iter()
+        .map(|(domain, suite, n)| (domain.as_str(), *suite, *n))
+        .collect();
+    assert_eq!(
+        leased,
+        [
+            ("c.p.notes", "aes-256-gcm", 5),
+            ("c.p.tags", "aes-256-gcm", 5),
+            ("c.p.address.line1", "chacha20-poly1305", 5)
+        ]
+    );
+}

@@ -12,12 +12,13 @@
 )]
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bson::{Document, doc};
 use fieldveil::command::views::resolve;
 use fieldveil::config::{Config, Empty};
 use fieldveil::crypto::pseudonym::Pseudonymizer;
-use fieldveil::keys::KeyRing;
+use fieldveil::keys::{Dek, DomainKeys, KeyRing};
 use fieldveil::name::Namespace;
 use fieldveil::policy::Found;
 use fieldveil::policy::found::Definition;
@@ -35,6 +36,8 @@ pub struct Harness {
     hosts: HostMap,
     listener: Address,
     cursors: Cursors,
+    /// Domain, algorithm and number of the nonces that were asked for.
+    pub leased: Vec<(String, &'static str, u64)>,
     /// The deployment wants a login first.
     pub login: bool,
     pseudonymizer: Pseudonymizer,
@@ -90,6 +93,7 @@ impl Harness {
             hosts: HostMap::default(),
             listener: Address::parse("127.0.0.1:27018").unwrap(),
             cursors: Cursors::default(),
+            leased: Vec::new(),
             login: false,
             pseudonymizer: Pseudonymizer::new(&Secret::new([7; 32])),
             session: Session::new(1, None),
@@ -116,6 +120,16 @@ impl Harness {
             })
             .collect();
         self.found = resolve(definitions, HashSet::new(), &self.config.fields);
+    }
+
+    /// Keys that seal under random nonces only as far as they are granted some; whatever is granted is in `leased`.
+    pub fn on_lease(&mut self) {
+        let keys = self.ring.domains().map(|keys| {
+            let (id, domain) = (keys.write.id(), keys.write.domain());
+            let key = Dek::new(id, domain, 1, Secret::new([5; 96])).on_lease();
+            Arc::new(DomainKeys::new(vec![Arc::new(key)]).unwrap())
+        });
+        self.ring = KeyRing::empty().with(keys.collect(), Vec::new());
     }
 
     /// Sends a command on database `c`.
@@ -165,11 +179,21 @@ impl Harness {
             login: self.login,
             audit_ready: true,
         };
-        let step = self
-            .session
-            .on_client(frame, &cx, &mut to_server, &mut to_client)
-            .expect("the connection goes on");
-        assert!(matches!(step, Step::Done), "keys are all there");
+        loop {
+            let step = self
+                .session
+                .on_client(frame, &cx, &mut to_server, &mut to_client)
+                .expect("the connection goes on");
+            let Step::NeedKeys(wanted) = step else { break };
+            let (id, suite, count) = wanted.nonces.expect("keys are all there");
+            assert!(
+                to_server.is_empty() && to_client.is_empty(),
+                "something left before its nonces were there"
+            );
+            let key = self.ring.by_id(&id).expect("a key of the ring");
+            key.grant(suite, count);
+            self.leased.push((key.domain().to_string(), suite.name(), count));
+        }
         self.next += 1;
         self.unanswered = to_client.is_empty();
         (to_server, to_client)
