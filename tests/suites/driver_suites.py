@@ -1,6 +1,7 @@
-"""Runs the Python driver's own test suite directly and through the proxy, and compares test by test.
+"""Runs a driver's own test suite directly and through the proxy, and compares test by test: the Python driver's, or with
+--driver node the integration tests of the Node driver, from a checkout (mongodb/node-mongodb-native; npm has no tests).
 
-Third-party code is fetched (pip, by version and digest), never kept here. What a test does is its authors' business:
+Third-party code is fetched (pip, by version and digest; npm ci in the checkout), never kept here. What a test does is its authors' business:
 this file only starts servers, runs the suite twice under the same conditions and reads the two reports. A test that
 passes directly and not through the proxy is tried again alone on both sides, so that what is unsteady by itself is
 called that and not a difference.
@@ -12,6 +13,7 @@ import argparse
 import base64
 import contextlib
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -202,12 +204,19 @@ def stop(process: subprocess.Popen) -> None:
 
 
 @dataclass
-class Suite:
+class PythonSuite:
     """The unpacked suite, and how it is to be run."""
 
     home: Path
     python: Path
     arguments: argparse.Namespace
+
+    @classmethod
+    def prepare(cls, arguments: argparse.Namespace) -> PythonSuite:
+        return cls(fetch_suite(), suite_python(), arguments)
+
+    def certificates(self) -> Path:
+        return self.home / "test/certificates"
 
     def modules(self) -> list[str]:
         folders = {"sync": ["test"], "async": ["test/asynchronous"], "both": ["test", "test/asynchronous"]}[self.arguments.api]
@@ -219,7 +228,7 @@ class Suite:
     def run(self, directory: Path, tests: list[str]) -> dict[str, Outcome]:
         """Runs pytest over `tests` against what listens on the suite's port."""
         report = directory / f"report-{time.monotonic_ns()}.xml"
-        certificates = self.home / "test/certificates"
+        certificates = self.certificates()
         environment = {**os.environ, "DB_IP": "localhost", "DB_PORT": str(self.arguments.port), "DB_USER": USER[0], "DB_PASSWORD": USER[1],
                        "CLIENT_PEM": str(certificates / "client.pem"), "CA_PEM": str(certificates / "ca.pem"), "PYTHONDONTWRITEBYTECODE": "1"}
         if self.arguments.compressors:
@@ -233,6 +242,66 @@ class Suite:
         if done.returncode not in (0, 1) or not report.exists():
             sys.exit(f"pytest ended with {done.returncode}:\n{tail(directory / 'pytest.out')}")
         return read_report(report)
+
+
+@dataclass
+class NodeSuite:
+    """A checkout of the Node driver with its tools installed, and how its integration tests are to be run."""
+
+    home: Path
+    arguments: argparse.Namespace
+
+    @classmethod
+    def prepare(cls, arguments: argparse.Namespace) -> NodeSuite:
+        home = arguments.checkout
+        if home is None or not (home / "test/mocha_mongodb.js").exists():
+            sys.exit("--driver node needs --checkout DIR: git clone --branch v7.5.0 https://github.com/mongodb/node-mongodb-native DIR")
+        if not (home / "node_modules/mocha").exists():
+            subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=home, check=True)
+        if not (home / "test/tools/runner/bundle/driver-bundle.js").exists():
+            subprocess.run(["npm", "run", "--silent", "build:bundle"], cwd=home, check=True)
+        return cls(home, arguments)
+
+    def certificates(self) -> Path:
+        return fetch_suite() / "test/certificates"
+
+    def modules(self) -> list[str]:
+        wanted = self.arguments.modules or ["crud", "transactions", "transactions-convenient-api", "sessions", "change-streams", "retryable-reads",
+                                            "retryable-writes", "collation", "collection-management", "gridfs", "index-management", "run-command",
+                                            "versioned-api", "read-write-concern", "command-logging-and-monitoring", "unified-test-format"]
+        return [f"test/integration/{name}" for name in wanted if (self.home / f"test/integration/{name}").exists()]
+
+    def run(self, directory: Path, tests: list[str]) -> dict[str, Outcome]:
+        """Runs mocha over folders, or over single tests by their titles."""
+        report = directory / f"report-{time.monotonic_ns()}.json"
+        command = ["npx", "mocha", "--config", "test/mocha_mongodb.js", "--exit", "--reporter", "json", "--reporter-option", f"output={report}"]
+        if all(test.startswith("test/integration/") for test in tests):
+            command += tests
+        else:
+            titles = (re.escape(re.sub(r" \(again \d+\)$", "", test)) for test in tests)
+            command += ["--grep", f"^({'|'.join(titles)})$", *self.modules()]
+        environment = {**os.environ, "MONGODB_URI": f"mongodb://localhost:{self.arguments.port}/?replicaSet=rs0", "AUTH": "noauth"}
+        with (directory / "mocha.out").open("ab") as out:
+            subprocess.run(command, cwd=self.home, env=environment, stdout=out, stderr=subprocess.STDOUT, check=False)
+        if not report.exists():
+            sys.exit(f"mocha left no report:\n{tail(directory / 'mocha.out')}")
+        return read_mocha_report(report)
+
+
+def read_mocha_report(report: Path) -> dict[str, Outcome]:
+    """Outcome by full title; of several tests with one title the later ones are numbered."""
+    read = json.loads(report.read_text())
+    outcomes: dict[str, Outcome] = {}
+    pending = {(test["fullTitle"], test["file"]) for test in read["pending"]}
+    for test in read["tests"]:
+        title, n = test["fullTitle"], 2
+        while title in outcomes:
+            title, n = f"{test['fullTitle']} (again {n})", n + 1
+        if test["err"]:
+            outcomes[title] = Outcome("failed", test["err"].get("message", "").split("\n")[0][:300])
+        else:
+            outcomes[title] = Outcome("skipped" if (test["fullTitle"], test["file"]) in pending else "passed")
+    return outcomes
 
 
 def read_report(report: Path) -> dict[str, Outcome]:
@@ -256,10 +325,10 @@ def read_report(report: Path) -> dict[str, Outcome]:
 
 
 @contextlib.contextmanager
-def deployment(suite: Suite, work: Path, through: bool):
+def deployment(suite: PythonSuite | NodeSuite, work: Path, through: bool):
     """A fresh server on the suite's port, or a proxy there before a fresh server."""
     port = suite.arguments.port
-    server = Server(work / "server", suite.arguments.deployment, suite.home / "test/certificates", free_port() if through else port)
+    server = Server(work / "server", suite.arguments.deployment, suite.certificates(), free_port() if through else port)
     proxy = None
     try:
         proxy = Proxy(work / "proxy", server, port) if through else None
@@ -282,6 +351,8 @@ def expected(which: str) -> dict[str, str]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/driver-suites", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--driver", choices=["python", "node"], default="python")
+    parser.add_argument("--checkout", type=Path, help="of mongodb/node-mongodb-native, for --driver node")
     parser.add_argument("--deployment", choices=["plain", "auth", "tls"], default="plain")
     parser.add_argument("--api", choices=["sync", "async", "both"], default="sync", help="which half of the suite (default: sync)")
     parser.add_argument("--compressors", help="for the connections to the server, or to the proxy: zlib, snappy, zstd")
@@ -291,7 +362,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=27017, help="where the suite finds its server; some of its tests know no other than 27017")
     parser.add_argument("--work", type=Path, help="keep logs and reports here (default: a directory under .cache)")
     parser.add_argument("--direct-report", type=Path, help="reuse the report of an earlier direct run")
-    parser.add_argument("modules", nargs="*", help="only these, without test_: collection transactions …")
+    parser.add_argument("modules", nargs="*", help="only these modules (without test_), or folders of test/integration: collection transactions …")
     return parser.parse_args()
 
 
@@ -302,15 +373,17 @@ def main() -> int:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", arguments.port)) == 0:
             sys.exit(f"something listens on port {arguments.port} already: stop it, or choose another --port (some tests then fail on both sides)")
-    suite = Suite(fetch_suite(), suite_python(), arguments)
-    work = arguments.work or CACHE / f"run-{arguments.deployment}-{time.strftime('%H%M%S')}"
+    if arguments.driver == "node" and (arguments.deployment != "plain" or arguments.compressors or arguments.api_version):
+        sys.exit("--driver node is run without users, TLS and compression only")
+    suite = (NodeSuite if arguments.driver == "node" else PythonSuite).prepare(arguments)
+    work = arguments.work or CACHE / f"run-{arguments.driver}-{arguments.deployment}-{time.strftime('%H%M%S')}"
     tests = suite.modules()
     if not tests:
         sys.exit("no such module in the suite")
     results: dict[str, dict[str, Outcome]] = {}
     for side, through in (("direct", False), ("proxy", True)):
         if side == "direct" and arguments.direct_report:
-            results[side] = read_report(arguments.direct_report)
+            results[side] = (read_mocha_report if arguments.driver == "node" else read_report)(arguments.direct_report)
             continue
         started = time.monotonic()
         with deployment(suite, work / side, through):
@@ -320,7 +393,7 @@ def main() -> int:
     return compare(suite, work, results["direct"], results["proxy"])
 
 
-def compare(suite: Suite, work: Path, direct: dict[str, Outcome], proxy: dict[str, Outcome]) -> int:
+def compare(suite: PythonSuite | NodeSuite, work: Path, direct: dict[str, Outcome], proxy: dict[str, Outcome]) -> int:
     """Prints every difference and says whether one is unexplained."""
     missing = Outcome("missing", "not in the report")
     different = [name for name, outcome in direct.items() if outcome.status == "passed" and proxy.get(name, missing).status != "passed"]
