@@ -82,6 +82,15 @@ def kinds(r: random.Random, db: str):
         "compressed bomb": lambda: frame(OP_COMPRESSED, struct.pack("<iiB", OP_MSG, 47_000_000, 2) + BOMB),
         "compressed in compressed": lambda: frame(OP_COMPRESSED, struct.pack("<iiB", OP_COMPRESSED, len(good), 0) + good[16:]),
         "compressed negative size": lambda: frame(OP_COMPRESSED, struct.pack("<iiB", OP_MSG, -1, 2) + zlib.compress(good[16:])),
+        "compressed, not agreed on": lambda: packed(good, r.choice([1, 3])),
+        "compressed of the wrong size": lambda: AGREED + packed(good, 2, size=len(good) - 16 + r.choice([-1, 1, 1000, 1 << 20])),
+        "compressed bits flipped": lambda: AGREED + packed(good, 2, data=flipped(r, zlib.compress(good[16:]))),
+        "compressed and cut off": lambda: AGREED + packed(good, 2, data=zlib.compress(good[16:])[: r.randint(0, 40)]),
+        "compressed junk": lambda: AGREED + packed(good, r.randint(1, 3), data=r.randbytes(r.randint(1, 300)), size=r.choice([0, 10, 300, 40_000])),
+        "compressed bomb, agreed on": lambda: AGREED + frame(OP_COMPRESSED, struct.pack("<iiB", OP_MSG, 47_000_000, 2) + BOMB),
+        "compressed bomb before a login": lambda: AGREED + packed(op_msg({"find": "patients", "filter": {"ward": "x" * 20_000_000}, "$db": db}), 2),
+        "compressed malformed command": lambda: AGREED + packed(bytes(mutated), 2),
+        "compressed login": lambda: AGREED + packed(op_msg({"saslStart": 1, "mechanism": "SCRAM-SHA-256", "payload": r.randbytes(60), "$db": "admin"}), 2),
         "old query": lambda: frame(OP_QUERY, struct.pack("<I", 0) + f"{db}.patients\0".encode() + struct.pack("<ii", 0, 1) + bson.encode({"nhs_number": "x"})),
         "old query without end": lambda: frame(OP_QUERY, struct.pack("<I", 0) + b"admin.$cmd"),
         "no $db": lambda: op_msg({"insert": "patients", "documents": [{"nhs_number": "x"}]}),
@@ -100,6 +109,21 @@ def kinds(r: random.Random, db: str):
 
 
 BOMB = zlib.compress(b"\0" * (100 << 20), 9)
+
+
+AGREED = op_msg({"hello": 1, "compression": ["zlib", "snappy", "zstd"], "$db": "admin"})
+
+
+def packed(message: bytes, compressor: int, *, data: bytes | None = None, size: int | None = None) -> bytes:
+    opcode = struct.unpack("<i", message[12:16])[0]
+    inside = zlib.compress(message[16:], 1) if data is None else data
+    return frame(OP_COMPRESSED, struct.pack("<iiB", opcode, len(message) - 16 if size is None else size, compressor) + inside)
+
+
+def flipped(r: random.Random, data: bytes) -> bytes:
+    data = bytearray(data)
+    data[r.randrange(len(data))] ^= 1 << r.randrange(8)
+    return bytes(data)
 
 
 class Attack:

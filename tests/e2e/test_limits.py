@@ -108,7 +108,7 @@ def test_many_connections(proxy, db_name, markers):
     assert not errors, errors[:3]
 
 
-@pytest.mark.parametrize("compressor", ["zlib"])
+@pytest.mark.parametrize("compressor", ["snappy", "zlib", "zstd"])
 def test_compressed_clients(proxy, db_name, direct, markers, compressor):
     document = patient(markers, f"compressed {compressor}")
     with proxy.client(compressors=compressor) as client:
@@ -121,6 +121,8 @@ def test_compressed_frame_whose_size_lies_is_not_inflated(proxy, app):
     inner = op_msg({"ping": 1, "$db": "admin"})[16:]
     for claimed, data in ((1 << 30, zlib.compress(inner)), (len(inner), zlib.compress(inner + b"\0" * (64 * MIB))), (-1, zlib.compress(inner))):
         with proxy.tls_socket() as s:
+            s.sendall(op_msg({"hello": 1, "compression": ["zlib"], "$db": "admin"}))
+            assert receive(s)[1]["compression"] == ["zlib"]
             s.sendall(frame(OP_COMPRESSED, struct.pack("<iiB", OP_MSG, claimed, 2) + data))
             s.settimeout(5)
             with pytest.raises((ConnectionError, OSError)):
