@@ -588,6 +588,7 @@ fn an_upsert_takes_nothing_from_the_filter_below_what_the_update_replaces() {
         doc! { "$pop": { "contacts": 1 } },
         doc! { "$set": { "contacts.0.kind": "home" } },
         doc! { "$push": { "contacts.phone": "OTHER" } },
+        doc! { "$unset": { "contacts.phone": "" } },
     ] {
         refuses(
             update(&mut h, phone.clone(), change, true),

@@ -248,9 +248,14 @@ fn retain_unset(widened: &mut Vec<Widened>, doc: &Doc<'_>) -> Result<(), Refusal
         let Some(fields) = operator.document().map_err(malformed)? else {
             continue;
         };
-        let replaces = matches!(operator.key, b"$set" | b"$setOnInsert" | b"$unset");
         for field in fields.elements() {
             let key = field.map_err(malformed)?.key;
+            let replaces = match operator.key {
+                b"$set" | b"$setOnInsert" => true,
+                // Of `a.b` it would leave an empty `a`, which the filter's value had brought.
+                b"$unset" => !key.contains(&b'.'),
+                _ => false,
+            };
             if replaces {
                 widened.retain(|one| !leads_to(key, &one.path));
             }
