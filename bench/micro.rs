@@ -73,6 +73,8 @@ impl Bench {
             hosts: &self.hosts,
             listener: &self.listener,
             cursors: &self.cursors,
+            follows: false,
+            service: &[7; 12],
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,
             unix_ms: 0,

@@ -2,6 +2,7 @@
 //! process: start, reload on SIGHUP, drain on SIGTERM.
 
 mod keys;
+mod listeners;
 
 pub use keys::{AUDIT_DOMAIN, audit_keys, key_service};
 
@@ -11,6 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
+use self::keys::service_id;
+use self::listeners::Listeners;
 use crate::admin::{Admin, AdminServer, Latch, Readiness};
 use crate::audit::{AuditSink, Fsync, Settings, Target};
 use crate::command::table;
@@ -19,11 +22,11 @@ use crate::error::{Error, Fault};
 use crate::event::{Lifecycle, LifecycleEvent};
 use crate::metrics::{Labels, Leg, Metrics};
 use crate::policy::Reason;
-use crate::proxy::{Live, Shared, Times, Workers, bind};
-use crate::store::{Catalogue, KeyService};
+use crate::proxy::{Live, Shared, Times, Workers};
+use crate::store::{Catalogue, KeyService, Members};
 use crate::tls::inspect::certificate_file;
 use crate::tls::{ServerTls, Upstream};
-use crate::topology::{Address, HostMap, Listener};
+use crate::topology::Address;
 
 /// How long the start waits for the key vault before it gives up.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +51,8 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     let metrics = Arc::new(metrics(&config)?);
     let keys = key_service(&config, Some(Arc::clone(&metrics))).await?;
     let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
-    let live = live(&config, tls.as_ref()).await?;
+    let members = Arc::new(Members::default());
+    let live = live(&config, tls.as_ref(), &members).await?;
     let (audit_key, pseudonymizer) = patiently(|| audit_keys(&keys)).await?;
     let audit = AuditSink::open(audit_settings(&config), audit_key).map_err(Error::from)?;
     let told = audit.clone();
@@ -58,6 +62,8 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     let optional = config.audit.on_failure == OnFailure::Continue;
     let shared = Arc::new(Shared::new(
         live,
+        members,
+        service_id(&keys)?,
         Arc::clone(&keys),
         Some(audit.clone()),
         optional,
@@ -74,31 +80,8 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     survey(&shared).await;
     let workers = Arc::new(Workers::start(config.workers.unwrap_or_else(cores), &shared).map_err(internal)?);
     let permits = Arc::new(Semaphore::new(config.limits.connections));
-    let mut accepting = tokio::task::JoinSet::new();
-    for listen in &config.listen {
-        let advertise = address(&listen.advertise)?;
-        let member = listen.member.clone();
-        let listening = bind(
-            listen.address,
-            advertise,
-            member,
-            listen.plaintext,
-            listen.compression,
-        )
-        .await
-        .map_err(|why| {
-            Error::new(
-                Fault::Operator,
-                format!("{why}; is another process on that port? Change [[listen]] address or stop it"),
-            )
-        })?;
-        let bound = listening.local_addr().map_err(internal)?;
-        announce(&format!(
-            "listening on {bound} ({})",
-            if listen.plaintext { "plaintext" } else { "TLS" }
-        ));
-        accepting.spawn(listening.accept(Arc::clone(&shared), Arc::clone(&workers), Arc::clone(&permits)));
-    }
+    let listeners = Listeners::open(&config.listen, &shared, &workers, &permits).await?;
+    let following = tokio::spawn(Arc::clone(&listeners).follow());
     if let Some(admin) = admin {
         announce(&format!(
             "admin on http://{}",
@@ -129,14 +112,15 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     loop {
         match signals.next().await {
             Told::Stop => break,
-            Told::Reload => reload(&reader, tls.as_ref(), &shared, &audit, &metrics).await,
+            Told::Reload => reload(&reader, tls.as_ref(), &shared, &listeners, &audit, &metrics).await,
         }
     }
     tracing::info!("draining");
     readiness.drain();
     // An error would mean that nobody listens any more.
     let _ = stop.send(true);
-    accepting.shutdown().await;
+    following.abort();
+    listeners.close();
     drain(&workers, config.drain).await;
     note(&audit, Lifecycle::Stopped { reason: "signal" });
     let closed = tokio::task::spawn_blocking(move || audit.flush_and_close(Duration::from_secs(5))).await;
@@ -146,29 +130,14 @@ pub async fn serve(config: Config, reader: Reader) -> Result<(), Error> {
     Ok(())
 }
 
-async fn live(config: &Config, tls: Option<&ServerTls>) -> Result<Live, Error> {
+async fn live(config: &Config, tls: Option<&ServerTls>, members: &Arc<Members>) -> Result<Live, Error> {
     let upstream = Upstream::resolve(&config.upstream).await?;
-    for listen in &config.listen {
-        // Says so now if a listener cannot tell which host it stands for.
-        upstream.target(listen.member.as_deref())?;
-    }
-    let listeners = config
-        .listen
-        .iter()
-        .map(|listen| {
-            let member = listen.member.as_deref().map(address).transpose()?;
-            Ok(Listener {
-                advertise: address(&listen.advertise)?,
-                member,
-            })
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    let hosts = HostMap::new(listeners).map_err(|why| Error::new(Fault::Operator, why.to_string()))?;
+    let mut options = upstream.driver_options();
+    members.listen_to(&mut options);
     Ok(Live {
         fields: Arc::clone(&config.fields),
-        hosts,
         tls_in: tls.map(ServerTls::current),
-        catalogue: Catalogue::new(upstream.driver_options())?,
+        catalogue: Catalogue::new(options)?,
         upstream,
         login: config.upstream.has_credentials() || config.keys.uri.has_credentials(),
         upstream_compression: config.upstream_compression,
@@ -312,10 +281,11 @@ async fn reload(
     reader: &Reader,
     tls: Option<&ServerTls>,
     shared: &Shared,
+    listeners: &Listeners,
     audit: &AuditSink,
     metrics: &Metrics,
 ) {
-    let outcome = apply_reload(reader, tls, shared, metrics).await;
+    let outcome = apply_reload(reader, tls, shared, listeners, metrics).await;
     metrics.config_reload(outcome.is_ok());
     match outcome {
         Ok(configuration) => {
@@ -340,6 +310,7 @@ async fn apply_reload(
     reader: &Reader,
     tls: Option<&ServerTls>,
     shared: &Shared,
+    listeners: &Listeners,
     metrics: &Metrics,
 ) -> Result<[u8; 32], Error> {
     let config = reader()?;
@@ -353,7 +324,8 @@ async fn apply_reload(
             ));
         }
     }
-    let live = live(&config, tls).await?;
+    let live = live(&config, tls, shared.members()).await?;
+    listeners.rename(&config.listen)?;
     metrics.set_fields(&field_labels(&config));
     show_expiry(&config, metrics);
     shared.replace(live);

@@ -11,6 +11,7 @@ use crate::error::{Error, Fault};
 use crate::keys::{Dek, KeyProvider};
 use crate::kms;
 use crate::metrics::Metrics;
+use crate::secret::Secret;
 use crate::store::{KeyService, MongoStore};
 
 /// The domain whose data key the audit's chain and pseudonyms are derived from: the same for every proxy on one vault.
@@ -67,7 +68,14 @@ async fn first_master_key(path: &std::path::Path, vault: &MongoStore) -> Result<
             ),
         ));
     }
-    kms::generate(path).map_err(operator)?;
+    match kms::generate(path) {
+        Ok(()) => {}
+        Err(_) if path.exists() => {
+            tracing::info!("another process has just made the master key {shown}");
+            return Ok(());
+        }
+        Err(why) => return Err(operator(why)),
+    }
     tracing::warn!(
         "NEW MASTER KEY written to {shown}. BACK IT UP NOW, away from the database and its backups: without it nothing sealed can ever be read again"
     );
@@ -84,6 +92,24 @@ fn vault_fault(why: crate::keys::StoreError) -> Error {
 /// Why the key vault did not give their data key.
 pub async fn audit_keys(keys: &KeyService) -> Result<(AuditKey, Pseudonymizer), Error> {
     keys.resolve(&[AUDIT_DOMAIN.into()], &[]).await?;
+    Ok((
+        AuditKey::new(derive(keys, "audit-chain")?.expose()),
+        Pseudonymizer::new(&derive(keys, "audit-pseudonym")?),
+    ))
+}
+
+/// What clients behind a load balancer know the service by: the same from every proxy on one vault. A driver forgets its
+/// connections by this id when one of them fails, and retries once: after an election all of them lead to the wrong
+/// member, whichever proxy they go through.
+pub(super) fn service_id(keys: &KeyService) -> Result<[u8; 12], Error> {
+    let derived = derive(keys, "service-id")?;
+    let mut id = [0; 12];
+    id.copy_from_slice(&derived.expose()[..12]);
+    Ok(id)
+}
+
+/// What every proxy on one vault derives the same.
+fn derive(keys: &KeyService, purpose: &str) -> Result<Secret<[u8; 32]>, Error> {
     let ring = keys.ring();
     let domain = ring
         .domain(AUDIT_DOMAIN)
@@ -94,13 +120,7 @@ pub async fn audit_keys(keys: &KeyService) -> Result<(AuditKey, Pseudonymizer), 
         .iter()
         .min_by_key(|dek| dek.version())
         .unwrap_or(&domain.write);
-    let derive = |purpose: &str| {
-        Dek::subkey(dek, purpose).map_err(|why| Error::new(Fault::KeyProvider, why.to_string()))
-    };
-    Ok((
-        AuditKey::new(derive("audit-chain")?.expose()),
-        Pseudonymizer::new(&derive("audit-pseudonym")?),
-    ))
+    Dek::subkey(dek, purpose).map_err(|why| Error::new(Fault::KeyProvider, why.to_string()))
 }
 
 fn variable(name: &str) -> Result<String, Error> {

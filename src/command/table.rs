@@ -318,7 +318,10 @@ pub const COMMANDS: &[Entry] = &[
     refuse("eval", "code cannot be analysed"),
     refuse("$eval", "code cannot be analysed"),
     refuse("godinsert", "test command"),
-    forward("replSetReconfig", "no field value"),
+    refuse(
+        "replSetReconfig",
+        "a configuration read through the proxy names its listeners, not the members",
+    ),
     forward("setParameter", "no field value"),
     forward("shutdown", "no field value"),
     forward("killOp", "no field value"),

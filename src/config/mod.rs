@@ -68,14 +68,26 @@ pub struct Config {
 pub struct Listen {
     /// Where to listen.
     pub address: SocketAddr,
-    /// The replica-set member (`host:port`, as the set names it) that this listener stands for; `None` for the only one.
+    /// The replica-set member (`host:port`, as the set names it) that this listener stands for; `None` for the one that
+    /// takes writes, or for each that is found.
     pub member: Option<String>,
-    /// What `hello` shows in that member's place: `host:port`.
+    /// What `hello` shows in that member's place: `host:port`; where members are found, the host alone.
     pub advertise: String,
     /// This listener speaks no TLS at all.
     pub plaintext: bool,
     /// How applications may compress what they send here; every known way unless the file says less.
     pub compression: Compressors,
+    /// There is a listener for each member that the replica set names, from `address` on.
+    pub discover: Option<Discover>,
+}
+
+/// Listeners for the members that are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discover {
+    /// How many ports they may use.
+    pub ports: u16,
+    /// The file that keeps which member has which port.
+    pub remember: PathBuf,
 }
 
 /// PEM files of the TLS side towards applications.

@@ -37,6 +37,9 @@ pub(super) struct Listen {
     pub(super) advertise: Text,
     pub(super) allow_plaintext: Flag,
     pub(super) compression: Option<At<Vec<String>>>,
+    pub(super) discover: Flag,
+    pub(super) ports: Number,
+    pub(super) remember: Text,
 }
 
 pub(super) struct Tls {
@@ -199,6 +202,9 @@ fn listen(mut t: Table<'_, '_>, out: &mut Mistakes) -> Listen {
         advertise: t.text("advertise", out),
         allow_plaintext: t.flag("allow_plaintext", out),
         compression: t.texts("compression", out),
+        discover: t.flag("discover", out),
+        ports: t.number("ports", out),
+        remember: t.text("remember", out),
     };
     t.finish(out);
     read

@@ -4,6 +4,7 @@
 mod compression;
 mod fields;
 mod keys;
+mod listen;
 mod sides;
 
 use std::net::SocketAddr;
@@ -16,7 +17,8 @@ use toml::de::DeTable;
 
 use self::fields::field_map;
 use self::keys::keys;
-use self::sides::{connection_uri, listeners, tls};
+use self::listen::listeners;
+use self::sides::{connection_uri, tls};
 use super::env::Env;
 use super::raw::{self, Number, Raw, Text};
 use super::report::{Mistakes, Report};

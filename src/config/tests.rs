@@ -379,6 +379,104 @@ fn wants_a_member_for_each_of_several_listeners() {
 }
 
 #[test]
+fn takes_the_primary_for_a_member() {
+    let text = changed("[[listen]]", "[[listen]]\nmember = \"primary\"")
+        + "\n[[listen]]\naddress = \"127.0.0.1:27019\"\nmember = \"db2:27017\"\n";
+    let config = Config::parse("f.toml", &text, &env()).unwrap();
+    assert_eq!(config.listen[0].member, None);
+    assert_eq!(config.listen[1].member.as_deref(), Some("db2:27017"));
+}
+
+#[test]
+fn reads_listeners_for_members_that_are_found() {
+    let text = changed(
+        "[[listen]]",
+        "[[listen]]\ndiscover = true\nadvertise = \"proxy.internal\"",
+    );
+    let config = Config::parse("f.toml", &text, &env()).unwrap();
+    let listen = &config.listen[0];
+    assert_eq!(
+        (listen.member.as_deref(), listen.advertise.as_str()),
+        (None, "proxy.internal")
+    );
+    let discover = listen.discover.as_ref().unwrap();
+    assert_eq!(discover.ports, 16);
+    assert_eq!(discover.remember, std::path::Path::new("data/members.json"));
+    let more = text.replace(
+        "discover = true",
+        "discover = true\nports = 5\nremember = \"m.json\"",
+    ) + "\n[[listen]]\naddress = \"127.0.0.1:27023\"\nmember = \"primary\"\n";
+    let config = Config::parse("f.toml", &more, &env()).unwrap();
+    assert_eq!(config.listen[0].discover.as_ref().unwrap().ports, 5);
+    let v6 = text
+        .replace("advertise = \"proxy.internal\"", "")
+        .replace("127.0.0.1:27018", "[::1]:27018");
+    assert_eq!(
+        Config::parse("f.toml", &v6, &env()).unwrap().listen[0].advertise,
+        "[::1]"
+    );
+}
+
+#[test]
+fn refuses_listeners_that_contradict_themselves() {
+    let discover = "[[listen]]\ndiscover = true";
+    for (from, to, said) in [
+        ("[[listen]]", "[[listen]]\nports = 3", "`ports` says nothing"),
+        (
+            "[[listen]]",
+            "[[listen]]\nremember = \"x\"",
+            "`remember` says nothing",
+        ),
+        (
+            "[[listen]]",
+            "[[listen]]\ndiscover = true\nmember = \"db1:1\"",
+            "`member` and `discover`",
+        ),
+        (
+            "[[listen]]",
+            "[[listen]]\ndiscover = true\nadvertise = \"proxy:1\"",
+            "is not a host",
+        ),
+        (
+            "[[listen]]",
+            "[[listen]]\ndiscover = true\nports = 0",
+            "out of range",
+        ),
+        (
+            "[[listen]]\naddress = \"127.0.0.1:27018\"",
+            &format!("{discover}\naddress = \"127.0.0.1:65530\""),
+            "do not all exist",
+        ),
+        (
+            "[[listen]]\naddress = \"127.0.0.1:27018\"",
+            &format!("{discover}\naddress = \"127.0.0.1:0\""),
+            "do not all exist",
+        ),
+        (
+            "[[listen]]",
+            &format!("{discover}\naddress = \"127.0.0.1:1\"\n{discover}"),
+            "two listeners have discover",
+        ),
+        (
+            "[[listen]]",
+            &format!("{discover}\naddress = \"127.0.0.1:27010\"\n[[listen]]\nmember = \"primary\""),
+            "appears twice",
+        ),
+        (
+            "[[listen]]",
+            "[[listen]]\nmember = \"Primary\"",
+            "`member` is not",
+        ),
+    ] {
+        let found = mistakes(&changed(from, to));
+        assert!(
+            found.iter().any(|(_, text)| text.contains(said)),
+            "{to}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn survives_whatever_it_is_given() {
     fuzz_config(SAMPLE.as_bytes());
     fuzz_config(b"\xff");

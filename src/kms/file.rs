@@ -79,6 +79,34 @@ mod tests {
     }
 
     #[test]
+    fn of_many_that_generate_at_once_one_wins_and_all_read_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        let made = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let made = keyfile::generate(&path).is_ok();
+                        FileKey::open(&path).unwrap();
+                        made
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .filter_map(|t| t.join().ok())
+                .filter(|made| *made)
+                .count()
+        });
+        assert_eq!(made, 1);
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
+    }
+
+    #[test]
     fn rejects_a_file_that_others_can_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("master.key");

@@ -1,9 +1,9 @@
 //! Key files: who may read them, reading them without leaving copies, and making one.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -15,7 +15,8 @@ use crate::secret::Secret;
 const LONGEST: u64 = 1024;
 
 /// Makes a master key: 32 random bytes as 64 hexadecimal characters in a new file of mode 0600, on disk when this
-/// returns. Tell the user, loudly, to back it up: without it nothing sealed can be read again.
+/// returns. Tell the user, loudly, to back it up: without it nothing sealed can be read again. The file appears whole or
+/// not at all: of two processes that make it at once one fails, and can read what the other made.
 ///
 /// # Errors
 /// Where the file exists already, or cannot be written.
@@ -27,15 +28,20 @@ pub fn generate(path: &Path) -> Result<(), ProviderError> {
         .map_err(|_| ProviderError::new(ProviderErrorKind::Internal, "hexadecimal encoding failed"))?;
     text[64] = b'\n';
     let failed = |what: &str, error: std::io::Error| misconfigured(path, &format!("{what}: {error}"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| failed("cannot be created", error))?;
-    file.write_all(&text[..])
-        .and_then(|()| file.sync_all())
-        .map_err(|error| failed("cannot be written", error))?;
+    let mut unique = [0; 8];
+    nonce::fill(&mut unique)
+        .map_err(|_| ProviderError::new(ProviderErrorKind::Internal, "no randomness for a file's name"))?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.new", hex::encode(unique)));
+    let beside = PathBuf::from(beside);
+    let made = write_new(&beside, &text[..]).and_then(|()| std::fs::hard_link(&beside, path));
+    drop(std::fs::remove_file(&beside));
+    match made {
+        // A file system without links: whole all the same, unless somebody reads it this very moment.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => write_new(path, &text[..]),
+        made => made,
+    }
+    .map_err(|error| failed("cannot be created", error))?;
     // The name must survive a crash too: a data key wrapped by a master key that is gone is gone as well.
     let folder = path
         .parent()
@@ -44,6 +50,16 @@ pub fn generate(path: &Path) -> Result<(), ProviderError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| failed("its folder cannot be synchronised", error))
+}
+
+fn write_new(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
 }
 
 /// Reads a key file that nobody but its owner, who must be this process's user, can read or write.

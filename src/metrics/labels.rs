@@ -76,10 +76,12 @@ pub enum ConnectionEnd {
     Limit,
     /// The proxy is going down.
     Drained,
+    /// Writes went to another member, and this connection follows them.
+    Moved,
 }
 
 impl ConnectionEnd {
-    pub(super) const LABELS: [&'static str; 7] = [
+    pub(super) const LABELS: [&'static str; 8] = [
         "closed",
         "client_failed",
         "upstream_failed",
@@ -87,6 +89,7 @@ impl ConnectionEnd {
         "timed_out",
         "limit",
         "drained",
+        "moved",
     ];
 }
 

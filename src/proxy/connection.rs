@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::end::End;
 use super::incoming::Incoming;
 use super::leg::Leg;
 use super::observe::Observer;
 use super::outgoing::Outgoing;
 use super::shared::{Live, Shared};
+use super::upstream::Reached;
 use crate::limits;
-use crate::session::{Closing, Context, Session, Step};
+use crate::session::{Context, Session, Step};
 use crate::topology::Address;
 use crate::wire::deframe::{Peeled, peel};
 
@@ -25,33 +27,8 @@ const FRAME_TIME: Duration = Duration::from_secs(60);
 /// While draining, a peer that takes nothing for so long is not waited for.
 const DRAIN_STALL: Duration = Duration::from_secs(2);
 
-/// Why a connection ended, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    ClientClosed,
-    ServerClosed,
-    Closed(&'static str),
-    Io,
-    Idle,
-    Slow,
-    Stalled,
-    Drained,
-}
-
-impl End {
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "client closed",
-            Self::ServerClosed => "server closed",
-            Self::Closed(why) => why,
-            Self::Io => "connection lost",
-            Self::Idle => "idle for too long",
-            Self::Slow => "a message took too long to arrive",
-            Self::Stalled => "a peer does not read what waits for it",
-            Self::Drained => "drained",
-        }
-    }
-}
+/// Something that happens once.
+type Signal = Pin<Box<dyn Future<Output = ()>>>;
 
 /// One connection with both of its sides up.
 pub(super) struct Connection {
@@ -59,7 +36,7 @@ pub(super) struct Connection {
     server: Leg,
     session: Session,
     shared: Arc<Shared>,
-    listener: Address,
+    place: Place,
     observer: Observer,
     from_client: Incoming,
     from_server: Incoming,
@@ -67,8 +44,19 @@ pub(super) struct Connection {
     to_server: Outgoing,
     active: Instant,
     timer: Pin<Box<Sleep>>,
-    stop: Pin<Box<dyn Future<Output = ()>>>,
+    stop: Signal,
     stopping: bool,
+    /// Where the connection follows writes: the member it leads to, and when that is no longer the right one.
+    following: Option<(Address, Signal)>,
+    moved: bool,
+}
+
+/// Where the client came in.
+struct Place {
+    /// The listener's advertised address.
+    listener: Address,
+    /// Its connections follow the member that takes writes, and there are others.
+    follows: bool,
 }
 
 /// What a wait came back with.
@@ -78,24 +66,32 @@ enum Woke {
     Wrote,
     Timer,
     Drain,
+    Moved,
 }
 
 impl Connection {
     pub(super) fn new(
         client: Leg,
-        server: Leg,
+        reached: Reached,
         session: Session,
         shared: Arc<Shared>,
         listener: Address,
     ) -> Self {
         let observer = shared.observer();
-        let stop = Box::pin(shared.stop());
+        let stop: Signal = Box::pin(shared.stop());
+        let following = reached.following.map(|member| {
+            let moved: Signal = Box::pin(shared.moved_from(member.clone()));
+            (member, moved)
+        });
         Self {
             client,
-            server,
+            server: reached.leg,
             session,
             shared,
-            listener,
+            place: Place {
+                listener,
+                follows: following.is_some(),
+            },
             observer,
             from_client: Incoming::default(),
             from_server: Incoming::default(),
@@ -105,6 +101,8 @@ impl Connection {
             timer: Box::pin(tokio::time::sleep(FRAME_TIME)),
             stop,
             stopping: false,
+            following,
+            moved: false,
         }
     }
 
@@ -113,6 +111,10 @@ impl Connection {
         let end = match self.pump().await {
             Ok(end) | Err(end) => end,
         };
+        if let (End::Moved, false, Some((member, _))) = (end, self.moved, &self.following) {
+            // The server said so before any monitor did.
+            self.shared.depose(member.clone()).await;
+        }
         self.last_words().await;
         end
     }
@@ -125,6 +127,7 @@ impl Connection {
                 Woke::Wrote => {}
                 Woke::Timer => self.check_time()?,
                 Woke::Drain => return Ok(End::Drained),
+                Woke::Moved => return Ok(End::Moved),
             }
             self.count_written();
             self.observer.report(&mut self.session);
@@ -202,6 +205,12 @@ impl Connection {
             if idle && self.stopping {
                 return Poll::Ready(Ok(Woke::Drain));
             }
+            if let Some((_, moved)) = &mut self.following {
+                self.moved = self.moved || moved.as_mut().poll(cx).is_ready();
+                if idle && self.moved {
+                    return Poll::Ready(Ok(Woke::Moved));
+                }
+            }
             Poll::Pending
         })
         .await
@@ -241,7 +250,7 @@ impl Connection {
         loop {
             let live = self.shared.live();
             let begun = self.shared.now_us();
-            let step = with_context(&self.shared, &live, &self.listener, begun, |cx| {
+            let step = with_context(&self.shared, &live, &self.place, begun, |cx| {
                 self.session
                     .on_client(frame, cx, &mut self.to_server.bytes, &mut self.to_client.bytes)
             });
@@ -251,14 +260,14 @@ impl Connection {
                 Ok(Step::NeedKeys(wanted)) => {
                     if let Err(why) = self.shared.resolve(&wanted).await {
                         let now = self.shared.now_us();
-                        let refused = with_context(&self.shared, &live, &self.listener, now, |cx| {
+                        let refused = with_context(&self.shared, &live, &self.place, now, |cx| {
                             self.session
                                 .refuse_client(frame, cx, &why, &mut self.to_client.bytes)
                         });
-                        return refused.map_err(|Closing(why)| End::Closed(why));
+                        return refused.map_err(End::from);
                     }
                 }
-                Err(Closing(why)) => return Err(End::Closed(why)),
+                Err(closing) => return Err(closing.into()),
             }
         }
     }
@@ -291,7 +300,7 @@ impl Connection {
         loop {
             let live = self.shared.live();
             let begun = self.shared.now_us();
-            let step = with_context(&self.shared, &live, &self.listener, begun, |cx| {
+            let step = with_context(&self.shared, &live, &self.place, begun, |cx| {
                 self.session.on_server(frame, cx, &mut self.to_client.bytes)
             });
             for change in self.session.take_changes() {
@@ -303,13 +312,13 @@ impl Connection {
                 Ok(Step::NeedKeys(wanted)) => {
                     if let Err(why) = self.shared.resolve(&wanted).await {
                         let now = self.shared.now_us();
-                        let refused = with_context(&self.shared, &live, &self.listener, now, |cx| {
+                        let refused = with_context(&self.shared, &live, &self.place, now, |cx| {
                             self.session.refuse_server(&why, cx, &mut self.to_client.bytes)
                         });
-                        return refused.map_err(|Closing(why)| End::Closed(why));
+                        return refused.map_err(End::from);
                     }
                 }
-                Err(Closing(why)) => return Err(End::Closed(why)),
+                Err(closing) => return Err(closing.into()),
             }
         }
     }
@@ -355,7 +364,7 @@ impl Connection {
     /// Sends what is still due to the client, for a short while, and says goodbye properly.
     async fn last_words(&mut self) {
         let live = self.shared.live();
-        with_context(&self.shared, &live, &self.listener, self.shared.now_us(), |cx| {
+        with_context(&self.shared, &live, &self.place, self.shared.now_us(), |cx| {
             self.session.abandon(cx);
         });
         drop(live);
@@ -376,18 +385,21 @@ impl Connection {
 fn with_context<T>(
     shared: &Shared,
     live: &Live,
-    listener: &Address,
+    place: &Place,
     now_us: u64,
     step: impl FnOnce(&Context<'_>) -> T,
 ) -> T {
     let ring = shared.ring();
     let found = shared.found();
+    let hosts = shared.hosts();
     step(&Context {
         map: &live.fields,
         found: &found,
         ring: &ring,
-        hosts: &live.hosts,
-        listener,
+        hosts: &hosts,
+        listener: &place.listener,
+        follows: place.follows,
+        service: shared.service(),
         cursors: shared.cursors(),
         pseudonymizer: shared.pseudonymizer(),
         now_us,

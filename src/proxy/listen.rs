@@ -23,7 +23,7 @@ pub struct Listening {
 pub(super) struct Door {
     /// What hello shows.
     pub(super) advertise: Address,
-    /// The upstream member that it stands for; `None` for whichever answers.
+    /// The upstream member that it stands for; `None` for whichever takes writes.
     pub(super) member: Option<String>,
     /// No TLS at all.
     pub(super) plaintext: bool,
@@ -63,6 +63,11 @@ impl Listening {
     /// The operating system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Whether it speaks no TLS.
+    pub fn is_plaintext(&self) -> bool {
+        self.door.plaintext
     }
 
     /// Accepts until the process is told to stop; each connection goes to the worker with the fewest.

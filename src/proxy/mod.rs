@@ -4,6 +4,7 @@
 //! Every connection lives on one worker thread with both of its sockets, so that a message crosses no thread.
 
 mod connection;
+mod end;
 mod incoming;
 mod leg;
 mod listen;

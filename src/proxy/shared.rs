@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::sync::watch;
 
 use super::observe::Observer;
+use super::upstream::{self, DEPOSED};
 use crate::audit::AuditSink;
 use crate::command::views;
 use crate::crypto::pseudonym::Pseudonymizer;
@@ -17,17 +18,18 @@ use crate::metrics::{Leg, Metrics};
 use crate::policy::found::Change;
 use crate::policy::{FieldMap, Found};
 use crate::session::{Cursors, Wanted};
-use crate::store::{Catalogue, KeyService};
+use crate::store::{Catalogue, KeyService, Members};
 use crate::tls::Upstream;
-use crate::topology::HostMap;
+use crate::topology::{Address, Deployment, HostMap};
 use crate::wire::Compressors;
+
+/// How much later than ours the monitors of another proxy may see a change.
+const OTHERS: Duration = Duration::from_millis(50);
 
 /// What a reload replaces as one.
 pub struct Live {
     /// The field map.
     pub fields: Arc<FieldMap>,
-    /// Listeners and the members they stand for.
-    pub hosts: HostMap,
     /// TLS towards applications; `None` where every listener is plaintext.
     pub tls_in: Option<Arc<rustls::ServerConfig>>,
     /// The upstream's own catalogue, through connections of the service.
@@ -63,6 +65,10 @@ pub struct Shared {
     found: ArcSwap<Found>,
     /// Changes to views by clients; held while what is found is replaced.
     view_changes: Mutex<u64>,
+    hosts: ArcSwap<HostMap>,
+    members: Arc<Members>,
+    deposed: ArcSwapOption<Deposed>,
+    service: [u8; 12],
     keys: Arc<KeyService>,
     audit: Option<AuditSink>,
     /// Protected operations go on while the audit log cannot be written.
@@ -76,10 +82,22 @@ pub struct Shared {
     connections: AtomicU64,
 }
 
+/// A member that said that it takes no writes.
+struct Deposed {
+    member: Address,
+    /// What the monitors had seen by then.
+    version: u64,
+    at: Instant,
+}
+
 impl Shared {
-    /// Puts the parts together. `stop` turns true once, when the process is to drain.
+    /// Puts the parts together. `stop` turns true once, when the process is to drain; `service` is the id by which
+    /// clients behind a load balancer know the service.
+    #[expect(clippy::too_many_arguments, reason = "each part of the process, once")]
     pub fn new(
         live: Live,
+        members: Arc<Members>,
+        service: [u8; 12],
         keys: Arc<KeyService>,
         audit: Option<AuditSink>,
         audit_optional: bool,
@@ -91,6 +109,10 @@ impl Shared {
             live: ArcSwap::from_pointee(live),
             found: ArcSwap::from_pointee(Found::default()),
             view_changes: Mutex::new(0),
+            hosts: ArcSwap::from_pointee(HostMap::default()),
+            members,
+            deposed: ArcSwapOption::empty(),
+            service,
             keys,
             audit,
             audit_optional,
@@ -135,6 +157,62 @@ impl Shared {
         let (definitions, collated) = self.found.load().after(change);
         let found = views::resolve(definitions, collated, &self.live().fields);
         self.found.store(Arc::new(found));
+    }
+
+    /// Puts a new map of listeners in force.
+    pub fn set_hosts(&self, hosts: HostMap) {
+        self.hosts.store(Arc::new(hosts));
+    }
+
+    pub(super) fn hosts(&self) -> Guard<Arc<HostMap>> {
+        self.hosts.load()
+    }
+
+    /// What is known of the upstream deployment.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
+    pub(super) fn service(&self) -> &[u8; 12] {
+        &self.service
+    }
+
+    /// A number that differs from connection to connection.
+    pub(super) fn turn(&self) -> usize {
+        usize::try_from(self.connections.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    /// Notes that a member said that it takes no writes: nobody is sent there until the monitors have seen a change.
+    /// Returns once they have, or have had the time, so that whoever connects anew finds nobody who does not know yet.
+    pub(super) async fn depose(&self, member: Address) {
+        let mut changes = self.members.changes();
+        let version = changes.borrow_and_update().version;
+        self.deposed.store(Some(Arc::new(Deposed {
+            member: member.clone(),
+            version,
+            at: Instant::now(),
+        })));
+        let knows = |seen: &Arc<Deployment>| seen.primary.as_ref() != Some(&member);
+        drop(tokio::time::timeout(DEPOSED, changes.wait_for(knows)).await);
+        // The monitors of other proxies were told at the same moment as ours.
+        tokio::time::sleep(OTHERS).await;
+    }
+
+    /// Whether a member has said so since the deployment was seen like this.
+    pub(super) fn is_deposed(&self, member: &Address, version: u64) -> bool {
+        self.deposed.load().as_ref().is_some_and(|deposed| {
+            deposed.member == *member && version <= deposed.version && deposed.at.elapsed() < DEPOSED
+        })
+    }
+
+    /// Completes when writes go to another member than this one.
+    pub(super) fn moved_from(&self, member: Address) -> impl Future<Output = ()> + 'static {
+        let mut changes = self.members.changes();
+        async move {
+            let moved = |seen: &Arc<Deployment>| seen.has_moved_from(&member);
+            // An error means that the process is ending.
+            drop(changes.wait_for(moved).await);
+        }
     }
 
     pub(super) fn found(&self) -> Guard<Arc<Found>> {
@@ -232,10 +310,9 @@ impl Shared {
         }
     }
 
-    /// Whether every member that a listener stands for answers, TLS included.
+    /// Whether any member of the upstream answers, TLS included.
     pub async fn reach_upstream(&self) -> bool {
-        let live = Arc::clone(&self.live());
-        match super::upstream::dial(&live, &self.metrics, None).await {
+        match upstream::any_answers(self).await {
             Ok(leg) => {
                 if let Some(not_after) = leg.peer_expiry() {
                     self.metrics.set_certificate_expiry(Leg::Upstream, not_after);

@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::LocalSet;
 
-use super::connection::{Connection, End};
+use super::connection::Connection;
+use super::end::End;
 use super::leg::Leg;
 use super::listen::Door;
 use super::shared::Shared;
@@ -139,21 +140,25 @@ async fn one(accepted: Accepted, shared: Arc<Shared>) {
     if shared.is_stopping() {
         return;
     }
-    let live = Arc::clone(&shared.live());
-    let server = match upstream::dial(&live, &metrics, door.member.as_deref()).await {
-        Ok(server) => server,
+    let reached = match upstream::dial(&shared, door.member.as_deref()).await {
+        Ok(reached) => reached,
         Err(why) => {
             tracing::warn!(%peer, reason = %why, "cannot reach the upstream");
             metrics.connection_turned_away(ConnectionEnd::UpstreamFailed);
             return;
         }
     };
+    let live = Arc::clone(&shared.live());
     let compression = Compression::new(door.compression, live.upstream_compression, live.zlib_level);
     drop(live);
     metrics.connection_opened();
     let number = shared.next_connection();
+    if let Some(member) = &reached.following {
+        tracing::debug!(connection = number, %member, "a connection follows writes");
+    }
     let session = Session::new(number, Some(peer.to_string().into())).with_compression(compression);
-    let connection = Box::pin(Connection::new(client, server, session, shared, door.advertise.clone()).run());
+    let connection =
+        Box::pin(Connection::new(client, reached, session, shared, door.advertise.clone()).run());
     let end = connection.await;
     tracing::debug!(connection = number, reason = end.label(), "connection ended");
     metrics.connection_ended(match end {
@@ -163,6 +168,7 @@ async fn one(accepted: Accepted, shared: Arc<Shared>) {
         End::Closed(_) => ConnectionEnd::Malformed,
         End::Idle | End::Slow | End::Stalled => ConnectionEnd::TimedOut,
         End::Drained => ConnectionEnd::Drained,
+        End::Moved => ConnectionEnd::Moved,
     });
     drop(permit);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::compression::is_never_compressed;
+use super::names::scope;
 use super::pending::{Kind, Pending};
 use super::refuse::{apply_refusal, must_log_in};
 use super::request::{Request, read};
@@ -17,6 +18,7 @@ use crate::plan::Plan;
 use crate::plan::apply::{Applied, ApplyError, Subjects, apply};
 use crate::plan::prove::Unproved;
 use crate::policy::{Reason, Refusal};
+use crate::topology::Scope;
 use crate::wire::checksum;
 use crate::wire::error::OpMsgError;
 use crate::wire::header::{Header, Opcode};
@@ -134,7 +136,7 @@ impl Session {
         }
         if cx.map.is_empty() {
             to_server.extend_from_slice(frame);
-            self.await_reply(request, Plan::default(), None, cx);
+            self.await_reply(request, scope(&view), Plan::default(), None, cx);
             return Ok(Step::Done);
         }
         let decided = decide(&view, &request, cx);
@@ -175,7 +177,7 @@ impl Session {
                     event.subjects_total = applied.subjects_met;
                     event
                 });
-                self.await_reply(request, plan, event, cx);
+                self.await_reply(request, scope(&view), plan, event, cx);
                 Ok(Step::Done)
             }
             Err(refusal) => self
@@ -224,6 +226,7 @@ impl Session {
     fn await_reply(
         &mut self,
         request: Request<'_>,
+        scope: Scope,
         plan: Plan,
         event: Option<Box<CommandEvent>>,
         cx: &Context<'_>,
@@ -241,6 +244,7 @@ impl Session {
             }
             _ => {}
         }
+        pending.scope = scope;
         pending.policy = request.policy;
         pending.others = request.others;
         pending.event = event;

@@ -131,6 +131,8 @@ fn with_session(steps: impl FnOnce(&mut Session, &Context<'_>)) {
             hosts: &hosts,
             listener,
             cursors: &Cursors::default(),
+            follows: false,
+            service: &[7; 12],
             pseudonymizer,
             now_us: 0,
             unix_ms: 0,

@@ -25,7 +25,7 @@ impl Session {
     ) -> Result<Step, Closing> {
         let id = message.header().request_id;
         let kind = match view.name {
-            "hello" | "isMaster" | "ismaster" => match self.greet(&view.body, view.db) {
+            "hello" | "isMaster" | "ismaster" => match self.greet(&view.body, view.db, cx) {
                 Ok((candidate, body)) => {
                     match body.map(|doc| message.with_body(&doc)) {
                         Some(Ok(rewritten)) => to_server.extend_from_slice(&rewritten),
@@ -115,7 +115,7 @@ impl Session {
             self.answer(id, true, &refuse::document(&refusal), false, cx, to_client);
             return Ok(Step::Done);
         }
-        match self.greet(&whole, "admin") {
+        match self.greet(&whole, "admin", cx) {
             Ok((candidate, rewritten)) => {
                 match rewritten.map(|doc| query.with_query(&doc)) {
                     Some(Ok(rewritten)) => to_server.extend_from_slice(&rewritten),
@@ -139,8 +139,21 @@ impl Session {
 
     /// Reads what a hello says about the client; returns who it claims to be and, where something has to go, the
     /// document that goes upstream instead.
-    fn greet(&mut self, body: &Doc<'_>, db: &str) -> Result<(Option<Candidate>, Option<Vec<u8>>), Refusal> {
+    fn greet(
+        &mut self,
+        body: &Doc<'_>,
+        db: &str,
+        cx: &Context<'_>,
+    ) -> Result<(Option<Candidate>, Option<Vec<u8>>), Refusal> {
         let facts = hello::facts(*body).map_err(malformed)?;
+        if facts.load_balanced && !cx.hosts.follows_writes(cx.listener) {
+            return Err(Refusal::new(
+                Reason::Protocol,
+                "loadBalanced=true needs a listener that follows the primary, and this one stands for one member of a \
+                 replica set; connect to a [[listen]] without `member`, or leave loadBalanced out",
+            ));
+        }
+        self.balanced |= facts.load_balanced;
         if let Some(application) = facts.application {
             self.application = Some(bounded_name(application).0.into());
         }

@@ -8,6 +8,7 @@ mod compression;
 mod cursors;
 pub mod fuzz;
 mod greet;
+mod names;
 mod open;
 mod pending;
 mod proof;
@@ -46,6 +47,11 @@ pub struct Context<'a> {
     pub listener: &'a Address,
     /// What the cursors show that any connection has open.
     pub cursors: &'a Cursors,
+    /// The upstream side is to be the member that takes writes, and there are several: once it says that it does not,
+    /// the connection has no business there.
+    pub follows: bool,
+    /// What a client behind a load balancer knows the service by.
+    pub service: &'a [u8; 12],
     /// Makes the audit's pseudonyms.
     pub pseudonymizer: &'a Pseudonymizer,
     /// Monotonic time, in microseconds.
@@ -108,6 +114,10 @@ impl Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closing(pub &'static str);
 
+/// The upstream side takes no writes any more: the client is to connect again, and comes to the member that does. An
+/// error reply in its place would leave a driver behind a load balancer with connections to the wrong member.
+pub const MOVED: Closing = Closing("writes go elsewhere");
+
 /// What happened to one command, for audit and metrics.
 #[derive(Debug)]
 pub struct Done {
@@ -148,6 +158,10 @@ pub struct Session {
     compression: Compression,
     /// Compressed messages since the pump last looked.
     packed: Vec<Packed>,
+    /// The client takes us for the whole deployment.
+    balanced: bool,
+    /// The member at the other side, as its hello says.
+    me: Option<Address>,
     /// Commands that have come to an end since the pump last looked.
     done: Vec<Done>,
     /// Authentications that have come to an end since then.
@@ -170,6 +184,8 @@ impl Session {
             logged_in: false,
             compression: Compression::default(),
             packed: Vec::new(),
+            balanced: false,
+            me: None,
             done: Vec::new(),
             notices: Vec::new(),
             changes: Vec::new(),

@@ -10,6 +10,7 @@ use crate::event::CommandEvent;
 use crate::limits;
 use crate::policy::found::Change;
 use crate::policy::{CollectionPolicy, FieldRule, Shape};
+use crate::topology::Scope;
 use crate::wire::{Compressor, Compressors};
 
 /// One request in flight.
@@ -32,6 +33,8 @@ pub(super) struct Pending {
     pub(super) explained: bool,
     /// What the command does to views, should the server do it.
     pub(super) change: Option<Box<Change>>,
+    /// Where the reply names upstream members.
+    pub(super) scope: Scope,
     pub(super) started_us: u64,
     pub(super) spent_us: u64,
 }
@@ -67,6 +70,7 @@ impl Pending {
             compressor: None,
             explained: false,
             change: None,
+            scope: Scope::Errors,
             started_us,
             spent_us: 0,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::auth::Candidate;
 use super::open::open;
 use super::pending::{Kind, Pending};
-use super::{Closing, Context, Done, Session, Step, Wanted, refuse};
+use super::{Closing, Context, Done, MOVED, Session, Step, Wanted, names, refuse};
 use crate::bson::Doc;
 use crate::command::reply::{self, Facts, Reading};
 use crate::command::scrub::Rules;
@@ -15,11 +15,10 @@ use crate::limits;
 use crate::plan::apply::Applied;
 use crate::plan::{Draft, Plan};
 use crate::policy::{CollectionPolicy, Reason, Refusal};
-use crate::topology::hello;
 use crate::wire::header::{Header, Opcode};
 use crate::wire::op_msg::OpMsg;
 use crate::wire::op_reply::OpReply;
-use crate::wire::{Compressor, Compressors, encode, op_reply};
+use crate::wire::{encode, op_reply};
 
 impl Session {
     /// Takes one whole frame of the server; what the client gets is appended to `to_client`.
@@ -99,7 +98,7 @@ impl Session {
                 ..
             } => {
                 let (candidate, compressors) = (candidate.take(), *compressors);
-                let rewritten = rewritten_hello(body, cx, compressors)?;
+                let rewritten = self.present(body, compressors, cx)?;
                 let bytes = message
                     .with_body(&rewritten)
                     .map_err(|_| Closing("malformed reply"))?;
@@ -137,8 +136,14 @@ impl Session {
         to_client: &mut Vec<u8>,
     ) -> Result<Step, Closing> {
         let more = message.flags().more_to_come();
+        let failed = names::has_error(body)?;
+        if failed && cx.follows && names::says_moved(body)? {
+            return Err(MOVED);
+        }
+        let base = to_client.len();
         if cx.map.is_empty() {
             to_client.extend_from_slice(message.frame());
+            self.rename(base, failed, cx, to_client)?;
             // Facts cost a walk of the reply: without a field map only success is told apart from nothing.
             self.advance(message, more, Outcome::Ok, cx);
             return Ok(Step::Done);
@@ -180,7 +185,6 @@ impl Session {
         {
             self.changes.push(*change);
         }
-        let base = to_client.len();
         let applied = match open(message, &plan, policy.as_deref(), reading.reply, cx, to_client) {
             Ok(applied) => applied,
             Err(refusal) => {
@@ -188,6 +192,7 @@ impl Session {
                 return self.fail(&refusal, cx, to_client).map(|()| Step::Done);
             }
         };
+        self.rename(base, failed, cx, to_client)?;
         match (shows, cursor, facts.cursor) {
             (Some(_), Some(exhausted), Some(0)) => cx.cursors.forget(exhausted),
             (Some(shows), None, Some(open)) if open != 0 => cx.cursors.keep(open, &shows),
@@ -259,7 +264,7 @@ impl Session {
         };
         let (candidate, compressors) = (candidate.take(), *compressors);
         let body = Doc::at(frame, reply.document.start).map_err(|_| bad)?;
-        let rewritten = rewritten_hello(body, cx, compressors)?;
+        let rewritten = self.present(body, compressors, cx)?;
         to_client.extend_from_slice(&reply.with_document(&rewritten).map_err(|_| bad)?);
         self.greeted(&body, candidate);
         if let Some(pending) = self.pending.pop() {
@@ -387,14 +392,6 @@ impl Session {
         self.done.push(done);
         Ok(())
     }
-}
-
-/// The server's hello as this client may see it.
-fn rewritten_hello(body: Doc<'_>, cx: &Context<'_>, compressors: Compressors) -> Result<Vec<u8>, Closing> {
-    let ok = body.get(b"ok").ok().flatten().is_some_and(|ok| ok.truthy());
-    let shown = if ok { compressors } else { Compressors::default() };
-    let names: Vec<&str> = shown.iter().map(Compressor::name).collect();
-    hello::rewrite(body, cx.hosts, cx.listener, &names).map_err(|_| Closing("malformed reply"))
 }
 
 fn outcome(facts: &Facts) -> Outcome {

@@ -84,22 +84,6 @@ impl Upstream {
     pub fn driver_options(&self) -> ClientOptions {
         self.options.clone()
     }
-
-    /// The server that a listener stands for: its member, or the only one there is.
-    pub fn target(&self, member: Option<&str>) -> Result<Target, Error> {
-        if let Some(member) = member {
-            return Target::parse(member)
-                .ok_or_else(|| mistake(format!("the member `{member}` is not a host and a port")));
-        }
-        match self.hosts.as_slice() {
-            [only] => Ok(only.clone()),
-            hosts => Err(mistake(format!(
-                "the upstream has {} hosts, and a listener does not say which one it stands for: write one [[listen]] \
-                 for each, with member = \"host:port\"",
-                hosts.len()
-            ))),
-        }
-    }
 }
 
 /// Leaves the driver's options out: they hold credentials.

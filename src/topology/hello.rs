@@ -1,7 +1,9 @@
 //! The hello document, both ways: what the server says about the deployment, and what a client says about itself. Owns
 //! the list of fields that are rewritten; every other field passes byte for byte.
 
-use super::hosts::{Address, HostMap};
+use super::copier::{Copier, string_value};
+use super::hosts::Address;
+use super::names::Names;
 use crate::bson::build::Builder;
 use crate::bson::{Doc, Element, Malformed, kind};
 use crate::limits;
@@ -11,50 +13,91 @@ const MAX_FACT: usize = 128;
 
 /// The server's hello reply as the driver may see it: member addresses become the listeners' (those without a listener
 /// are left out), message and batch limits are lowered so that a batch still fits once sealed, and `compression` becomes
-/// `compressors` (left out when empty), whatever the server negotiated with us.
+/// `compressors` (left out when empty), whatever the server negotiated with us. Standalone servers and mongos send no
+/// addresses: for them only the limits change.
 ///
-/// `listener` is the advertised address of the listener the client came in by. If it names no member and is the only such
-/// listener, it stands for the member that answers, as its `me` says. Standalone servers and mongos send no addresses: for
-/// them only the limits change.
+/// With `service` the client is behind a load balancer: it is told that id, and no address at all.
 ///
 /// # Errors
 /// [`Malformed`] where the reply is not BSON; nothing of it may be passed on then.
 pub fn rewrite(
     reply: Doc<'_>,
-    map: &HostMap,
-    listener: &Address,
+    names: &Names<'_>,
     compressors: &[&str],
+    service: Option<&[u8; 12]>,
 ) -> Result<Vec<u8>, Malformed> {
-    let view = View::new(reply, map, listener)?;
     let mut out = Copier::new(reply);
     for element in reply.elements() {
         let element = element?;
         match element.key {
+            b"hosts" | b"passives" | b"arbiters" | b"me" | b"primary" if service.is_some() => {}
             b"hosts" | b"passives" | b"arbiters" => {
-                if let Some(list) = view.list(&element)? {
+                if let Some(list) = listed(names, &element)? {
                     out.put(kind::ARRAY, &element, &list);
                 }
             }
             b"me" | b"primary" => {
-                if let Some(address) = view.one(&element) {
-                    out.put(kind::STRING, &element, &string_value(address));
+                if let Some(address) = one(names, &element) {
+                    out.put(kind::STRING, &element, &string_value(address.as_str()));
                 }
             }
+            b"errmsg" => match element.text().and_then(|text| names.text(text)) {
+                Some(text) => out.put(kind::STRING, &element, &string_value(&text)),
+                None => out.keep(&element),
+            },
             b"maxMessageSizeBytes" => out.lowered(&element, limits::ADVERTISED_MESSAGE),
             b"maxWriteBatchSize" => out.lowered(&element, limits::ADVERTISED_BATCH),
-            b"compression" => {}
+            // A server behind another load balancer has an id of its own; ours names this process.
+            b"compression" | b"serviceId" => {}
             _ => out.keep(&element),
         }
     }
     if !compressors.is_empty() {
         out.append(&string_array("compression", compressors));
     }
+    if let Some(service) = service {
+        let mut id = Builder::new();
+        id.raw(kind::OBJECT_ID, "serviceId", service);
+        out.append(&id.finish());
+    }
     Ok(out.finish())
 }
 
+/// The member that a hello reply says it comes from.
+///
+/// # Errors
+/// [`Malformed`] where the reply is not BSON.
+pub fn me(reply: Doc<'_>) -> Result<Option<Address>, Malformed> {
+    Ok(reply
+        .get(b"me")?
+        .and_then(|me| me.text())
+        .and_then(Address::parse))
+}
+
+fn one<'n>(names: &Names<'n>, element: &Element<'_>) -> Option<&'n Address> {
+    names.shown(&Address::parse(element.text()?)?)
+}
+
+/// The array's members that have a listener, in its order; `None` where it is no array.
+fn listed(names: &Names<'_>, element: &Element<'_>) -> Result<Option<Vec<u8>>, Malformed> {
+    let Some(members) = element.document()? else {
+        return Ok(None);
+    };
+    let mut shown = Builder::new();
+    let mut count = 0usize;
+    for member in members.elements() {
+        if let Some(address) = one(names, &member?) {
+            shown.string(&count.to_string(), address.as_str());
+            count += 1;
+        }
+    }
+    Ok(Some(shown.finish()))
+}
+
 /// The client's hello as it goes upstream: what we offer (if anything) in place of its `compression`, which is between the
-/// client and us, and without a speculative authentication by certificate: the server would see ours, and take the client
-/// for the proxy. `None` where nothing changes, so that the bytes it sent go on. A command wrapped in `$query` (by `OP_QUERY`
+/// client and us, as is `loadBalanced` (a router would refuse it), and without a speculative authentication by certificate:
+/// the server would see ours, and take the client for the proxy. `None` where nothing changes, so that the bytes it sent go
+/// on. A command wrapped in `$query` (by `OP_QUERY`
 /// drivers) is looked into.
 ///
 /// # Errors
@@ -77,6 +120,7 @@ pub fn rewrite_request(hello: Doc<'_>, offer: &[&str]) -> Result<Option<Vec<u8>>
                 }
                 None => out.keep(&element),
             },
+            _ if element.key == b"loadBalanced" => changed = true,
             _ if element.key == b"compression" => {
                 if names(&element)?.is_some() {
                     changed = true;
@@ -147,6 +191,8 @@ pub struct HelloFacts<'a> {
     pub driver_version: Option<&'a str>,
     /// `compression`, in the client's order; `None` where it has none, or no list of names.
     pub compressors: Option<Vec<&'a str>>,
+    /// `loadBalanced`: it takes whoever answers for the whole deployment.
+    pub load_balanced: bool,
 }
 
 /// Reads [`HelloFacts`]; a field that is missing, of another type or longer than 128 bytes is `None`.
@@ -155,7 +201,10 @@ pub struct HelloFacts<'a> {
 /// [`Malformed`] where the document is not BSON on the way to these fields.
 pub fn facts<'a>(hello: Doc<'a>) -> Result<HelloFacts<'a>, Malformed> {
     let hello = wrapped_command(hello)?.unwrap_or(hello);
-    let mut facts = HelloFacts::default();
+    let mut facts = HelloFacts {
+        load_balanced: hello.get(b"loadBalanced")?.is_some_and(|flag| flag.truthy()),
+        ..HelloFacts::default()
+    };
     if let Some(client) = embedded(hello, b"client")? {
         if let Some(application) = embedded(client, b"application")? {
             facts.application = short_text(application, b"name")?;
@@ -169,115 +218,6 @@ pub fn facts<'a>(hello: Doc<'a>) -> Result<HelloFacts<'a>, Malformed> {
         facts.compressors = names(&offered)?;
     }
     Ok(facts)
-}
-
-/// Upstream addresses as one listener's clients see them.
-struct View<'a> {
-    map: &'a HostMap,
-    listener: &'a Address,
-    /// The member that answers, where the listener stands for whoever does.
-    answering: Option<Address>,
-}
-
-impl<'a> View<'a> {
-    fn new(reply: Doc<'_>, map: &'a HostMap, listener: &'a Address) -> Result<Self, Malformed> {
-        let answering = if map.stands_for_whoever_answers(listener) {
-            let me = reply.get(b"me")?;
-            me.and_then(|me| me.text()).and_then(Address::parse)
-        } else {
-            None
-        };
-        Ok(Self {
-            map,
-            listener,
-            answering,
-        })
-    }
-
-    /// The listener that stands for this member; `None` leaves it out. A listener configured for the member comes first,
-    /// so that all listeners tell the same story.
-    fn shown(&self, member: &str) -> Option<&Address> {
-        let member = Address::parse(member)?;
-        let answering = || (self.answering.as_ref() == Some(&member)).then_some(self.listener);
-        self.map.advertised(&member).or_else(answering)
-    }
-
-    fn one(&self, element: &Element<'_>) -> Option<&Address> {
-        self.shown(element.text()?)
-    }
-
-    /// The array's mapped members, in its order; `None` where it is no array.
-    fn list(&self, element: &Element<'_>) -> Result<Option<Vec<u8>>, Malformed> {
-        let Some(members) = element.document()? else {
-            return Ok(None);
-        };
-        let mut shown = Builder::new();
-        let mut count = 0usize;
-        for member in members.elements() {
-            if let Some(address) = self.one(&member?) {
-                shown.string(&count.to_string(), address.as_str());
-                count += 1;
-            }
-        }
-        Ok(Some(shown.finish()))
-    }
-}
-
-/// Writes a document anew from the elements of another.
-struct Copier<'a> {
-    source: &'a [u8],
-    bytes: Vec<u8>,
-}
-
-impl<'a> Copier<'a> {
-    fn new(source: Doc<'a>) -> Self {
-        let mut bytes = Vec::with_capacity(source.bytes().len());
-        bytes.extend_from_slice(&[0; 4]);
-        Self {
-            source: source.buffer(),
-            bytes,
-        }
-    }
-
-    fn keep(&mut self, element: &Element<'_>) {
-        self.bytes
-            .extend_from_slice(&self.source[element.start..element.end]);
-    }
-
-    /// An element with the old one's key and another value.
-    fn put(&mut self, kind: u8, old: &Element<'_>, value: &[u8]) {
-        self.bytes.push(kind);
-        self.bytes.extend_from_slice(old.key);
-        self.bytes.push(0);
-        self.bytes.extend_from_slice(value);
-    }
-
-    /// The element, lowered to `most` where it is above it or is no number.
-    fn lowered(&mut self, element: &Element<'_>, most: i32) {
-        match element.integer() {
-            Some(own) if own <= i64::from(most) => self.keep(element),
-            _ => self.put(kind::INT32, element, &most.to_le_bytes()),
-        }
-    }
-
-    /// All elements of a document of our own.
-    fn append(&mut self, document: &[u8]) {
-        self.bytes.extend_from_slice(&document[4..document.len() - 1]);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.bytes.push(0);
-        let length = i32::try_from(self.bytes.len()).unwrap_or(i32::MAX);
-        self.bytes[..4].copy_from_slice(&length.to_le_bytes());
-        self.bytes
-    }
-}
-
-/// A BSON string's value bytes.
-fn string_value(address: &Address) -> Vec<u8> {
-    let text = address.as_str().as_bytes();
-    let length = i32::try_from(text.len() + 1).unwrap_or(i32::MAX);
-    [&length.to_le_bytes()[..], text, &[0]].concat()
 }
 
 /// A document with one array of strings.

@@ -30,6 +30,17 @@ impl Address {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The host alone, an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        self.0.rsplit_once(':').map_or(&self.0, |(host, _)| host)
+    }
+
+    /// The port alone.
+    pub fn port(&self) -> u16 {
+        let digits = self.0.rsplit_once(':').map(|(_, port)| port);
+        digits.and_then(|port| port.parse().ok()).unwrap_or(DEFAULT_PORT)
+    }
 }
 
 /// Host (brackets kept) and port.
@@ -69,14 +80,15 @@ impl fmt::Debug for Address {
 pub struct Listener {
     /// The address that hello shows for it.
     pub advertise: Address,
-    /// The upstream member it stands for; `None` means whichever member answers on it.
+    /// The upstream member it stands for; `None` means whichever takes writes.
     pub member: Option<Address>,
 }
 
-/// All listeners: upstream member ↔ advertised address, one to one.
+/// All listeners: upstream member ↔ advertised address, one to one; and the members that have none.
 #[derive(Clone, Debug, Default)]
 pub struct HostMap {
     listeners: Vec<Listener>,
+    unlisted: Vec<Address>,
 }
 
 impl HostMap {
@@ -96,7 +108,30 @@ impl HostMap {
                 return Err(HostMapError::MemberTwice(member.clone()));
             }
         }
-        Ok(Self { listeners })
+        Ok(Self {
+            listeners,
+            unlisted: Vec::new(),
+        })
+    }
+
+    /// The same map that also knows these members: whichever of them has no listener must not be named.
+    #[must_use]
+    pub fn knowing<'a>(mut self, members: impl IntoIterator<Item = &'a Address>) -> Self {
+        self.unlisted = members
+            .into_iter()
+            .filter(|member| self.advertised(member).is_none())
+            .cloned()
+            .collect();
+        self
+    }
+
+    /// Every member that is known, with a listener or without.
+    pub fn known(&self) -> impl Iterator<Item = &Address> {
+        let listed = self
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.member.as_ref());
+        listed.chain(&self.unlisted)
     }
 
     /// The advertised address of the listener that stands for this member by configuration.
@@ -116,13 +151,11 @@ impl HostMap {
             .as_ref()
     }
 
-    /// Whether this is the one listener that stands for whichever member answers on it. With two of them nobody could
-    /// tell which members they are.
-    pub fn stands_for_whoever_answers(&self, advertised: &Address) -> bool {
-        let mut open = self.listeners.iter().filter(|listener| listener.member.is_none());
-        open.next()
-            .is_some_and(|listener| listener.advertise == *advertised)
-            && open.next().is_none()
+    /// Whether this listener stands for whichever member takes writes: to its clients it is the only member there is.
+    pub fn follows_writes(&self, advertised: &Address) -> bool {
+        self.listeners
+            .iter()
+            .any(|listener| listener.member.is_none() && listener.advertise == *advertised)
     }
 }
 
@@ -211,17 +244,26 @@ mod tests {
         assert_eq!(map.member(&address("Proxy:1")), Some(&address("db1")));
         assert_eq!(map.advertised(&address("db3")), None);
         assert_eq!(map.member(&address("proxy:3")), None);
-        assert!(!map.stands_for_whoever_answers(&address("proxy:1")));
+        assert!(!map.follows_writes(&address("proxy:1")));
     }
 
     #[test]
-    fn only_a_single_open_listener_stands_for_whoever_answers() {
-        let one = HostMap::new(vec![listener("p:1", None), listener("p:2", Some("db2"))]).unwrap();
-        assert!(one.stands_for_whoever_answers(&address("p:1")));
-        assert!(!one.stands_for_whoever_answers(&address("p:2")));
-        let two = HostMap::new(vec![listener("p:1", None), listener("p:2", None)]).unwrap();
-        assert!(!two.stands_for_whoever_answers(&address("p:1")));
-        assert!(!two.stands_for_whoever_answers(&address("p:2")));
+    fn listeners_without_a_member_follow_writes() {
+        let map = HostMap::new(vec![listener("p:1", None), listener("p:2", Some("db2"))]).unwrap();
+        assert!(map.follows_writes(&address("p:1")));
+        assert!(!map.follows_writes(&address("p:2")));
+        assert!(!map.follows_writes(&address("p:3")));
+    }
+
+    #[test]
+    fn knows_members_without_a_listener() {
+        let map = HostMap::new(vec![listener("p:1", Some("db1"))]).unwrap();
+        let map = map.knowing(&[address("db1"), address("db2")]);
+        assert_eq!(
+            map.known().collect::<Vec<_>>(),
+            [&address("db1"), &address("db2")]
+        );
+        assert_eq!(map.advertised(&address("db2")), None);
     }
 
     #[test]

@@ -188,14 +188,14 @@ fn commands() -> Vec<Case> {
         ),
         command(
             "listCollections abortTransaction buildInfo buildinfo commitTransaction configureFailPoint connPoolStats \
-             connectionStatus createRole createUser dbStats dbstats dropAllRolesFromDatabase dropAllUsersFromDatabase \
-             dropDatabase dropRole dropUser endSessions features fsync fsyncUnlock getCmdLineOpts getDefaultRWConcern \
-             getFreeMonitoringStatus getParameter getnonce grantPrivilegesToRole grantRolesToRole grantRolesToUser \
-             hostInfo invalidateUserCache killAllSessions killAllSessionsByPattern killCursors killSessions \
-             listCommands listDatabases lockInfo ping refreshSessions replSetGetConfig replSetGetStatus \
-             revokePrivilegesFromRole revokeRolesFromRole revokeRolesFromUser rolesInfo serverStatus \
-             setDefaultRWConcern startSession top updateRole updateUser usersInfo whatsmyuri replSetReconfig \
-             setParameter shutdown killOp",
+                 connectionStatus createRole createUser dbStats dbstats dropAllRolesFromDatabase dropAllUsersFromDatabase \
+                 dropDatabase dropRole dropUser endSessions features fsync fsyncUnlock getCmdLineOpts getDefaultRWConcern \
+                 getFreeMonitoringStatus getParameter getnonce grantPrivilegesToRole grantRolesToRole grantRolesToUser \
+                 hostInfo invalidateUserCache killAllSessions killAllSessionsByPattern killCursors killSessions \
+                 listCommands listDatabases lockInfo ping refreshSessions replSetGetConfig replSetGetStatus \
+                 revokePrivilegesFromRole revokeRolesFromRole revokeRolesFromUser rolesInfo serverStatus \
+                 setDefaultRWConcern startSession top updateRole updateUser usersInfo whatsmyuri \
+                 setParameter shutdown killOp",
             Kept,
             |n| doc! { n: 1 },
         ),
@@ -235,7 +235,7 @@ fn commands() -> Vec<Case> {
             },
         ),
         command(
-            "applyOps currentOp eval $eval godinsert",
+            "applyOps currentOp eval $eval godinsert replSetReconfig",
             Refused(Reason::Command),
             |n| {
                 doc! { n: "SECRET" }

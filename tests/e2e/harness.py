@@ -439,11 +439,13 @@ class Proxy:
     def __init__(self, directory: Path, mongod: Mongod, collections: list[Collection], *,
                  vault: str = "encryption.__keyVault", extra_toml: str = "", client_ca: Path | None = None,
                  plaintext_listener: bool = False, audit: bool = True, compression: str | None = None, upstream_options: str = "",
-                 master_key: Path | None = None):
+                 master_key: Path | None = None, listen: str | None = None, port: int | None = None):
+        """`mongod` may be a replica set. `listen` stands in place of the one `[[listen]]` that there is otherwise; `port` is
+        then where clients begin."""
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.mongod = mongod
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port = port or free_port(), free_port()
         self.config = directory / "fieldveil.toml"
         self.log = directory / "proxy.log"
         self.audit = directory / "audit.jsonl"
@@ -453,14 +455,14 @@ class Proxy:
         self.certificate, self.private_key = mongod.certs.issue(f"proxy-{self.port}")
         self.collections = collections
         self.options = dict(vault=vault, extra_toml=extra_toml, client_ca=client_ca, plaintext_listener=plaintext_listener, audit=audit,
-                            compression=compression, upstream_options=upstream_options)
+                            compression=compression, upstream_options=upstream_options, listen=listen)
         self.write_config()
 
     def write_config(self) -> None:
         o = self.options
         parts = [
             f'[upstream]\nuri = "{self.mongod.uri(SERVICE, replica_set=True)}{o["upstream_options"]}"\n',
-            f'[[listen]]\naddress = "127.0.0.1:{self.port}"\n' + ("allow_plaintext = true\n" if o["plaintext_listener"] else "")
+            o["listen"] or f'[[listen]]\naddress = "127.0.0.1:{self.port}"\n' + ("allow_plaintext = true\n" if o["plaintext_listener"] else "")
             + (f'compression = {o["compression"]}\n' if o["compression"] is not None else ""),
         ]
         if not o["plaintext_listener"]:

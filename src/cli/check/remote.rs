@@ -30,13 +30,16 @@ pub(super) async fn check(config: &Config, report: &mut CheckReport) {
     };
     let mut seen: Vec<Target> = Vec::new();
     for listener in &config.listen {
-        match upstream.target(listener.member.as_deref()) {
-            Ok(target) if seen.contains(&target) => {}
-            Ok(target) => {
+        // A listener that stands for no member in particular goes to any of those that the connection string names.
+        let targets = match &listener.member {
+            Some(member) => Target::parse(member).into_iter().collect(),
+            None => upstream.hosts.clone(),
+        };
+        for target in targets {
+            if !seen.contains(&target) {
                 reach(config, &upstream, &target, report).await;
                 seen.push(target);
             }
-            Err(error) => report.fail("upstream", error.to_string(), ""),
         }
     }
     let client = match connect("upstream", config, &upstream) {

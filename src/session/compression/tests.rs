@@ -53,6 +53,8 @@ impl Bench {
             ring: &self.ring,
             hosts: &HostMap::default(),
             listener: &self.listener,
+            follows: false,
+            service: &[7; 12],
             cursors: &Cursors::default(),
             pseudonymizer: &self.pseudonymizer,
             now_us: 0,

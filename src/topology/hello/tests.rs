@@ -1,6 +1,6 @@
 use ::bson::{Binary, DateTime, Document, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
 
-use super::super::hosts::Listener;
+use super::super::hosts::{HostMap, Listener};
 use super::*;
 
 fn address(text: &str) -> Address {
@@ -19,9 +19,18 @@ fn bytes(document: &Document) -> Vec<u8> {
     ::bson::serialize_to_vec(document).unwrap()
 }
 
+fn raw(reply: &[u8], at: usize, map: &HostMap, listener: &str) -> Result<Vec<u8>, Malformed> {
+    let doc = Doc::at(reply, at)?;
+    let (listener, me) = (address(listener), me(doc)?);
+    rewrite(doc, &Names::new(map, &listener, me.as_ref(), None), &[], None)
+}
+
 fn rewritten(reply: &Document, map: &HostMap, listener: &str, compressors: &[&str]) -> Document {
     let reply = bytes(reply);
-    let out = rewrite(Doc::at(&reply, 0).unwrap(), map, &address(listener), compressors).unwrap();
+    let doc = Doc::at(&reply, 0).unwrap();
+    let (listener, me) = (address(listener), me(doc).unwrap());
+    let names = Names::new(map, &listener, me.as_ref(), None);
+    let out = rewrite(doc, &names, compressors, None).unwrap();
     Doc::at(&out, 0).unwrap().validate().unwrap();
     ::bson::deserialize_from_slice(&out).unwrap()
 }
@@ -101,7 +110,7 @@ fn keeps_limits_that_are_lower_already_and_replaces_what_is_no_number() {
 }
 
 #[test]
-fn a_lone_listener_stands_for_the_member_that_answers() {
+fn a_listener_without_a_member_stands_for_the_one_that_answers() {
     let members = doc! { "hosts": ["Mongo-0.internal:27017"], "primary": "mongo-0.internal:27017", "me": "mongo-0.INTERNAL:27017" };
     let got = rewritten(
         &joined(&[replica_set(&members), limits(), end()]),
@@ -114,7 +123,7 @@ fn a_lone_listener_stands_for_the_member_that_answers() {
 }
 
 #[test]
-fn a_lone_listener_leaves_the_other_members_out() {
+fn a_listener_without_a_member_leaves_the_others_out() {
     let members =
         doc! { "hosts": ["db1:27017", "db2:27017", "db3:27017"], "primary": "db1:27017", "me": "db2:27017" };
     let got = rewritten(&replica_set(&members), &map(&[("p:1", None)]), "p:1", &[]);
@@ -140,7 +149,6 @@ fn never_shows_an_unmapped_address() {
     };
     for listeners in [
         &[("p:1", Some("db1"))][..],
-        // Two listeners without a member: nobody can tell which is which, even for the member that answers.
         &[("p:1", None), ("p:2", None), ("p:3", Some("db1"))],
     ] {
         let got = rewritten(&replica_set(&members), &map(listeners), "p:1", &[]);
@@ -163,7 +171,7 @@ fn rewrites_every_occurrence_of_a_duplicated_field() {
     let length = i32::try_from(reply.len()).unwrap();
     reply[..4].copy_from_slice(&length.to_le_bytes());
     let view = map(&[("p:1", Some("db1"))]);
-    let out = rewrite(Doc::at(&reply, 0).unwrap(), &view, &address("p:1"), &[]).unwrap();
+    let out = raw(&reply, 0, &view, "p:1").unwrap();
     assert_eq!(out, [5, 0, 0, 0, 0]);
 }
 
@@ -182,8 +190,9 @@ fn keeps_authentication_fields_byte_for_byte() {
     };
     let mut want = reply.clone();
     want.remove("compression");
+    want.remove("serviceId");
     let reply = bytes(&reply);
-    let out = rewrite(Doc::at(&reply, 0).unwrap(), &map(&[]), &address("p"), &[]).unwrap();
+    let out = raw(&reply, 0, &map(&[]), "p").unwrap();
     assert_eq!(out, bytes(&want));
 }
 
@@ -199,7 +208,7 @@ fn reads_from_the_middle_of_a_frame() {
     let reply = doc! { "hosts": ["db:27017"], "me": "db:27017", "ok": 1 };
     let frame = [&[0xaa; 21][..], &bytes(&reply), &[0xbb; 4]].concat();
     let view = map(&[("p:1", None)]);
-    let out = rewrite(Doc::at(&frame, 21).unwrap(), &view, &address("p:1"), &[]).unwrap();
+    let out = raw(&frame, 21, &view, "p:1").unwrap();
     assert_eq!(out, bytes(&doc! { "hosts": ["p:1"], "me": "p:1", "ok": 1 }));
 }
 
@@ -210,10 +219,10 @@ fn rejects_malformed_replies() {
     let mut bad = whole.clone();
     // The array claims one byte more than its element has.
     bad[11] += 1;
-    assert!(rewrite(Doc::at(&bad, 0).unwrap(), &view, &address("p:1"), &[]).is_err());
+    assert!(raw(&bad, 0, &view, "p:1").is_err());
     let mut bad = whole;
     bad[4] = 0x20;
-    assert!(rewrite(Doc::at(&bad, 0).unwrap(), &view, &address("p:1"), &[]).is_err());
+    assert!(raw(&bad, 0, &view, "p:1").is_err());
     assert!(rewrite_request(Doc::at(&bad, 0).unwrap(), &[]).is_err());
     assert!(facts(Doc::at(&bad, 0).unwrap()).is_err());
 }
@@ -280,6 +289,46 @@ fn offers_our_own_compressors_to_the_server() {
 }
 
 #[test]
+fn keeps_what_is_between_a_balanced_client_and_us_from_the_server() {
+    let mut balanced = client_hello();
+    balanced.remove("compression");
+    let want = bytes(&balanced);
+    balanced.insert("loadBalanced", true);
+    let hello = bytes(&balanced);
+    let hello = Doc::at(&hello, 0).unwrap();
+    assert!(facts(hello).unwrap().load_balanced);
+    assert_eq!(rewrite_request(hello, &[]), Ok(Some(want)));
+    let no = bytes(&doc! { "hello": 1, "loadBalanced": false });
+    assert!(!facts(Doc::at(&no, 0).unwrap()).unwrap().load_balanced);
+}
+
+#[test]
+fn tells_a_balanced_client_an_id_and_no_address() {
+    let members = doc! { "hosts": ["db1:27017", "db2:27017"], "passives": ["db4:27017"], "arbiters": ["arb:27017"], "primary": "db1:27017", "me": "db1:27017" };
+    let reply = bytes(&joined(&[replica_set(&members), limits(), end()]));
+    let (map, listener) = (map(&[("p:1", None)]), address("p:1"));
+    let names = Names::new(&map, &listener, None, None);
+    let out = rewrite(Doc::at(&reply, 0).unwrap(), &names, &[], Some(&[5; 12])).unwrap();
+    let got: Document = ::bson::deserialize_from_slice(&out).unwrap();
+    let service = doc! { "serviceId": ObjectId::from_bytes([5; 12]) };
+    assert_eq!(got, joined(&[replica_set(&doc! {}), lowered(), end(), service]));
+}
+
+/// What mongos says, from the documentation of its `hello`: no set, no member, no address.
+#[test]
+fn a_routers_hello_passes_but_for_its_limits() {
+    let router = doc! {
+        "isWritablePrimary": true, "msg": "isdbgrid",
+        "topologyVersion": { "processId": ObjectId::from_bytes([3; 12]), "counter": 0_i64 },
+    };
+    for map in [map(&[("p:1", None)]), map(&[("p:1", Some("mongos1"))])] {
+        let reply = joined(&[router.clone(), limits(), end()]);
+        let got = rewritten(&reply, &map, "p:1", &[]);
+        assert_eq!(got, joined(&[router.clone(), lowered(), end()]));
+    }
+}
+
+#[test]
 fn leaves_a_malformed_offer_for_the_server_to_refuse() {
     for offer in [
         bson::Bson::Int32(5),
@@ -299,6 +348,17 @@ fn leaves_a_malformed_offer_for_the_server_to_refuse() {
 }
 
 #[test]
+fn takes_addresses_out_of_an_error() {
+    let error = doc! { "ok": 0.0, "errmsg": "cannot reach db1:27017 or db2:27017", "code": 91 };
+    let got = rewritten(&error, &map(&[("p:1", Some("db1"))]), "p:1", &[]);
+    assert_eq!(
+        got.get_str("errmsg").unwrap(),
+        "cannot reach p:1 or db2:27017",
+        "an address that is no known member's is text"
+    );
+}
+
+#[test]
 fn reads_what_a_client_says_about_itself() {
     let hello = bytes(&client_hello());
     assert_eq!(
@@ -308,6 +368,7 @@ fn reads_what_a_client_says_about_itself() {
             driver: Some("PyMongo"),
             driver_version: Some("4.20.0"),
             compressors: Some(vec!["zstd", "snappy"]),
+            load_balanced: false,
         }
     );
     let silent = bytes(&doc! { "hello": 1, "client": 3, "compression": "zstd" });
