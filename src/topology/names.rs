@@ -43,7 +43,7 @@ pub fn scope(command: &str, stage: Option<&str>) -> Scope {
         ("explain", _) => Scope::Plan,
         (
             "replSetGetStatus" | "replSetGetConfig" | "serverStatus" | "hostInfo" | "getCmdLineOpts"
-            | "connPoolStats" | "listShards" | "getShardMap" | "whatsmyuri",
+            | "connPoolStats" | "getLog" | "listShards" | "getShardMap" | "whatsmyuri",
             _,
         ) => Scope::Status,
         _ => Scope::Errors,
