@@ -818,6 +818,40 @@ fn opens_replies_wherever_an_envelope_surfaces_and_scrubs_errors() {
     assert_eq!(read.get_array("values").unwrap().len(), 2);
 }
 
+#[test]
+fn opens_change_events_under_dotted_keys_and_keeps_what_describes_them() {
+    let mut h = Harness::new(1);
+    let (nhs, _) = stored(&mut h);
+    h.command(doc! { "aggregate": "p", "pipeline": [{ "$changeStream": { "showExpandedEvents": true } }], "cursor": {} })
+        .sent();
+    let described = doc! { "contacts.0.phone": ["contacts", 0, "phone"], "map.0.x": ["map", "0", "x"] };
+    let event = doc! {
+        "operationType": "update", "documentKey": { "_id": 1 }, "splitEvent": { "fragment": 1, "of": 1 },
+        "updateDescription": {
+            "updatedFields": { "nhs": nhs, "map.0.x": 1 },
+            "removedFields": ["notes"], "truncatedArrays": [{ "field": "contacts", "newSize": 1 }],
+            "disambiguatedPaths": described.clone(),
+        },
+    };
+    let read = h.reply(doc! { "cursor": { "firstBatch": [event], "id": 5_i64, "ns": "c.p" }, "ok": 1 });
+    let batch = read
+        .get_document("cursor")
+        .unwrap()
+        .get_array("firstBatch")
+        .unwrap();
+    let seen = batch[0]
+        .as_document()
+        .unwrap()
+        .get_document("updateDescription")
+        .unwrap();
+    assert_eq!(seen.get_document("disambiguatedPaths").unwrap(), &described);
+    assert_eq!(
+        seen.get_document("updatedFields").unwrap(),
+        &doc! { "nhs": "1", "map.0.x": 1 }
+    );
+    assert_eq!(seen.get_array("truncatedArrays").unwrap().len(), 1);
+}
+
 /// A value of `nhs` and one of `age`, as the server holds them under the newest of so many keys.
 fn under_keys(versions: u8) -> (Bson, Bson) {
     stored(&mut Harness::new(versions))

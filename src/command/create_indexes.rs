@@ -1,6 +1,7 @@
 //! `createIndexes`: an index on a protected field is accepted where it works on ciphertext, refused where it never
 //! could. Source: SEMANTICS B4.
 
+use super::operators::{Fit, IndexKind};
 use super::options::{has_collation, pass};
 use super::{CommandView, Scope};
 use crate::bson::{Doc, Element, kind};
@@ -25,11 +26,22 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
 
 fn one(index: &Doc<'_>, shape: &Shape) -> Result<(), Refusal> {
     let get = |key: &[u8]| index.get(key).map_err(malformed);
-    let options = Options {
-        unique: get(b"unique")?.is_some_and(|e| e.truthy()),
-        expires: get(b"expireAfterSeconds")?.is_some(),
-        collated: has_collation(index, false)?,
-    };
+    // In the order in which they are named in a refusal.
+    let mut options = Vec::new();
+    if get(b"expireAfterSeconds")?.is_some() {
+        options.push(IndexKind::Expiring);
+    }
+    if get(b"unique")?.is_some_and(|e| e.truthy()) {
+        options.push(IndexKind::Unique);
+    }
+    if has_collation(index, false)? {
+        options.push(IndexKind::Collated);
+    }
+    for option in [&b"sparse"[..], b"hidden"] {
+        if get(option)?.is_some_and(|e| e.truthy()) {
+            options.push(IndexKind::Sparse);
+        }
+    }
     if let Some(element) = get(b"key")?
         && let Some(keys) = element.document().map_err(malformed)?
     {
@@ -61,22 +73,8 @@ fn one(index: &Doc<'_>, shape: &Shape) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What decides beside the key whether an index can work.
-struct Options {
-    unique: bool,
-    expires: bool,
-    /// It compares strings by another rule than equality of bytes.
-    collated: bool,
-}
-
-/// One field of an index's key.
-fn part(key: &Element<'_>, shape: &Shape, options: &Options) -> Result<(), Refusal> {
-    let path = key.key_text();
-    let refuse = |why: &str| Err(refused(&path, why));
-    let special = key.text().filter(|kind| *kind != "hashed");
-    if special == Some("text") {
-        return refuse_text(key, shape);
-    }
+/// One field of an index's key, in an index of these kinds.
+fn part(key: &Element<'_>, shape: &Shape, options: &[IndexKind]) -> Result<(), Refusal> {
     // `$**` and `a.$**` take in whatever is there; ciphertext is indexed as any other binary.
     let everything = key.key == b"$**" || key.key.ends_with(b".$**");
     let target = match key.key.strip_suffix(b"$**") {
@@ -84,38 +82,47 @@ fn part(key: &Element<'_>, shape: &Shape, options: &Options) -> Result<(), Refus
         Some(prefix) => shape.resolve(prefix.strip_suffix(b".").unwrap_or(prefix)),
         None => shape.resolve(key.key),
     };
-    if matches!(target, Target::Plain) {
-        return Ok(());
+    let own = match key.text() {
+        Some("text") => return refuse_text(key, shape),
+        Some("hashed") => IndexKind::Hashed,
+        Some("2d") => IndexKind::Flat,
+        Some(_) => IndexKind::Sphere,
+        // Under a sealed value there is nothing but that value.
+        None if everything && !matches!(target, Target::Sealed(_)) => IndexKind::Wildcard,
+        None => IndexKind::Ordered,
+    };
+    let refusing = options
+        .iter()
+        .chain([&own])
+        .find(|kind| kind.at(&target) == Fit::No);
+    match refusing {
+        Some(kind) => Err(refused(&key.key_text(), &why(*kind, key, &target))),
+        None => Ok(()),
     }
-    if options.expires {
-        return refuse(
-            "a TTL index (expireAfterSeconds) never expires a sealed value, it is no date to the server; keep the expiry date in a field of its own",
-        );
-    }
-    if let Some(special) = special {
-        return refuse(&format!(
-            "a '{special}' index cannot work on sealed values; index a field that is not protected"
-        ));
-    }
-    match target {
-        Target::Sealed(rule) if rule.is_deterministic() && options.collated => refuse(
-            "a collation has no effect on sealed values, so the index would not do what it says; leave the collation out, or store a folded form of the value in a field of its own",
+}
+
+/// Why an index of this kind cannot work on what its key leads to.
+fn why(kind: IndexKind, key: &Element<'_>, target: &Target) -> String {
+    match (kind, target) {
+        (IndexKind::Expiring, _) => "a TTL index (expireAfterSeconds) never expires a sealed value, it is no date to the server; keep the expiry date in a field of its own".to_owned(),
+        (IndexKind::Flat | IndexKind::Sphere, _) => format!(
+            "a '{}' index cannot work on sealed values; index a field that is not protected",
+            key.text().unwrap_or_default()
         ),
-        Target::Sealed(rule) if rule.is_deterministic() => Ok(()),
-        Target::Sealed(rule) if options.unique => refuse(&format!(
-            "field '{}' is sealed with a random algorithm, so equal values never collide; make it deterministic to keep it unique",
-            rule.path
-        )),
-        Target::Sealed(rule) => refuse(&format!(
-            "field '{}' is sealed with a random algorithm, so no search could use the index; make it deterministic, or leave the index out",
-            rule.path
-        )),
-        Target::Below(rule) => refuse(&format!(
+        (_, Target::Below(rule)) => format!(
             "field '{}' is sealed as one value; the server cannot look inside",
             rule.path
-        )),
-        Target::Above(_) if everything => Ok(()),
-        _ => refuse("it holds protected fields and cannot be indexed as a whole; index a field inside"),
+        ),
+        (IndexKind::Unique, Target::Sealed(rule)) => format!(
+            "field '{}' is sealed with a random algorithm, so equal values never collide; make it deterministic to keep it unique",
+            rule.path
+        ),
+        (IndexKind::Collated, _) => "a collation has no effect on sealed values, so the index would not do what it says; leave the collation out, or store a folded form of the value in a field of its own".to_owned(),
+        (_, Target::Sealed(rule)) => format!(
+            "field '{}' is sealed with a random algorithm, so no search could use the index; make it deterministic, or leave the index out",
+            rule.path
+        ),
+        _ => "it holds protected fields and cannot be indexed as a whole; index a field inside".to_owned(),
     }
 }
 
@@ -130,7 +137,8 @@ fn refuse_text(field: &Element<'_>, shape: &Shape) -> Result<(), Refusal> {
         ));
     }
     // `_fts` and `_ftsx` are how the server shows an index's own key.
-    if field.key.starts_with(b"_fts") || matches!(shape.resolve(field.key), Target::Plain) {
+    let target = shape.resolve(field.key);
+    if field.key.starts_with(b"_fts") || IndexKind::Text.at(&target) != Fit::No {
         return Ok(());
     }
     Err(refused(
@@ -164,14 +172,17 @@ fn partial(doc: &Doc<'_>, shape: &Shape, depth: usize) -> Result<(), Refusal> {
             }
             continue;
         }
-        if clause.key.first() != Some(&b'$') && matches!(shape.resolve(clause.key), Target::Plain) {
-            continue;
-        }
         let only_exists = match clause.document().map_err(malformed)? {
             Some(operators) => operators.elements().all(|e| e.is_ok_and(|e| e.key == b"$exists")),
             None => false,
         };
-        if !only_exists {
+        let kind = if only_exists {
+            IndexKind::PartlyByExistence
+        } else {
+            IndexKind::PartlyByValue
+        };
+        let fits = clause.key.first() != Some(&b'$') && kind.at(&shape.resolve(clause.key)) != Fit::No;
+        if !fits {
             return Err(Refusal::new(
                 Reason::Index,
                 format!(

@@ -1,7 +1,7 @@
-//! What each query operator, update operator and index type does on protected fields: closed tables. `filter` and
-//! `update_ops` dispatch on the first two: what a cell refuses is refused, and the row says how the rest is planned. The
-//! table of indexes is for people; `create_indexes` decides. `docs/COMMANDS.md` is generated from all of them, and
-//! `tests/generated_docs.rs` holds every cell against what the code does.
+//! What each query operator, update operator and index type does on protected fields: closed tables. `filter`,
+//! `update_ops` and `create_indexes` dispatch on them: what a cell refuses is refused, and the row says how the rest is
+//! planned. `docs/COMMANDS.md` is generated from them, and `tests/generated_docs.rs` holds every cell against what the
+//! code does.
 
 use crate::policy::{FieldRule, Target};
 
@@ -362,11 +362,42 @@ pub fn update(name: &[u8]) -> Option<&'static Operator<Change>> {
     UPDATE.iter().find(|row| row.name.as_bytes() == name)
 }
 
+/// What an index is, by its key or by its options; it can be several at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexKind {
+    /// `1` or `-1`.
+    Ordered,
+    /// `unique`.
+    Unique,
+    /// `sparse`, `hidden`.
+    Sparse,
+    /// `"hashed"`.
+    Hashed,
+    /// `$**`.
+    Wildcard,
+    /// `expireAfterSeconds`.
+    Expiring,
+    /// `"text"`.
+    Text,
+    /// `collation`.
+    Collated,
+    /// `"2d"`.
+    Flat,
+    /// `"2dsphere"`, and any other kind that is named by a string.
+    Sphere,
+    /// `partialFilterExpression` by `$exists`.
+    PartlyByExistence,
+    /// `partialFilterExpression` by anything else.
+    PartlyByValue,
+}
+
 /// One kind of index.
 #[derive(Clone, Copy, Debug)]
 pub struct Index {
     /// What it is called.
     pub name: &'static str,
+    /// What it is.
+    pub kind: IndexKind,
     /// With a deterministic field in its key.
     pub deterministic: Fit,
     /// With a random field in its key.
@@ -377,10 +408,25 @@ pub struct Index {
     pub note: &'static str,
 }
 
-const fn index(name: &'static str, fits: [Fit; 3], note: &'static str) -> Index {
+impl IndexKind {
+    /// Its cell for what a path of the key, or of the partial filter, leads to.
+    pub fn at(self, target: &Target) -> Fit {
+        let row = INDEXES.iter().find(|row| row.kind == self);
+        row.map_or(Fit::No, |row| match target {
+            Target::Plain => Fit::Yes,
+            Target::Sealed(rule) if rule.is_deterministic() => row.deterministic,
+            Target::Sealed(_) => row.random,
+            Target::Above(_) => row.around,
+            Target::Below(_) | Target::Unknown => Fit::No,
+        })
+    }
+}
+
+const fn index(name: &'static str, kind: IndexKind, fits: [Fit; 3], note: &'static str) -> Index {
     let [deterministic, random, around] = fits;
     Index {
         name,
+        kind,
         deterministic,
         random,
         around,
@@ -392,45 +438,53 @@ const fn index(name: &'static str, fits: [Fit; 3], note: &'static str) -> Index 
 pub const INDEXES: &[Index] = &[
     index(
         "ascending, descending",
+        IndexKind::Ordered,
         [Yes, No, No],
         "alone or in a compound index; serves equality, not order",
     ),
     index(
         "unique",
+        IndexKind::Unique,
         [Yes, No, No],
         "holds for one key version: during a rotation the same value can be stored once under each",
     ),
-    index("sparse, hidden", [Yes, No, No], ""),
-    index("hashed", [Yes, No, No], ""),
+    index("sparse, hidden", IndexKind::Sparse, [Yes, No, No], ""),
+    index("hashed", IndexKind::Hashed, [Yes, No, No], ""),
     index(
         "wildcard ($**)",
+        IndexKind::Wildcard,
         [Yes, Yes, Yes],
         "takes in ciphertext as binary; leave protected fields out by wildcardProjection to save space",
     ),
     index(
         "TTL (expireAfterSeconds)",
+        IndexKind::Expiring,
         [No, No, No],
         "a sealed date is no date to the server",
     ),
     index(
         "text",
+        IndexKind::Text,
         [No, No, No],
         "by name, by weight or by `$**`; nor may language_override name a protected field",
     ),
     index(
         "with a collation",
+        IndexKind::Collated,
         [No, No, No],
         "a collation has no effect on ciphertext: unique would not be what it says",
     ),
-    index("2d", [No, No, No], ""),
-    index("2dsphere", [No, No, No], ""),
+    index("2d", IndexKind::Flat, [No, No, No], ""),
+    index("2dsphere", IndexKind::Sphere, [No, No, No], ""),
     index(
         "partial, by $exists",
+        IndexKind::PartlyByExistence,
         [Yes, Yes, Yes],
         "partialFilterExpression on the protected field; the key is judged by the rows above",
     ),
     index(
         "partial, by a value",
+        IndexKind::PartlyByValue,
         [No, No, No],
         "the literal would have to change with every key",
     ),
