@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::scan;
 use super::stages::Kind;
-use super::{Flow, scan::stage_of};
+use super::{Flow, Removed, scan::stage_of};
 use crate::bson::{Doc, Element};
 use crate::command::expression::{Arguments, shapes};
 use crate::plan::draft::malformed;
@@ -64,6 +64,7 @@ pub(super) fn change_stream(stage: &Element<'_>, flow: &Flow, on_collection: boo
     Ok(Flow {
         tree: Some(event),
         closed: false,
+        removed: Removed::default(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Stages that bring in documents of other collections, or run several pipelines over the same ones.
 
 use super::scan::{Target, array_of};
-use super::{Flow, Planner, reshape};
+use super::{Flow, Planner, Removed, reshape};
 use crate::bson::{Element, kind};
 use crate::command::expression::{Arguments, Variables, children, misformed, shapes};
 use crate::policy::{Refusal, Rest, Shape, Tree};
@@ -170,5 +170,6 @@ fn union(a: &Flow, b: &Flow) -> Result<Flow, Refusal> {
     Ok(Flow {
         tree: Some(tree),
         closed: a.closed && b.closed,
+        removed: Removed::default(),
     })
 }

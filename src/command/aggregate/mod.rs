@@ -8,6 +8,7 @@ mod group;
 mod join;
 mod order;
 mod projection;
+mod removed;
 mod reshape;
 mod scan;
 pub mod stages;
@@ -27,6 +28,7 @@ use crate::limits;
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{CollectionPolicy, FieldMap, Reason, Refusal, Shape, Tree};
+use removed::Removed;
 use stages::Kind;
 pub use update::update;
 
@@ -174,6 +176,7 @@ pub fn pipeline(
         ctx,
         stored: None,
         target: None,
+        removed: Removed::default(),
     };
     let flow = planner.stages(array, Flow::open(start), &ctx.variables, 1)?;
     edits::record_in(draft, array, list)?;
@@ -187,6 +190,8 @@ struct Flow {
     tree: Option<Tree>,
     /// Fields that the tree does not list are absent, not just plain.
     closed: bool,
+    /// Protected fields that are no longer there.
+    removed: Removed,
 }
 
 impl Flow {
@@ -194,6 +199,7 @@ impl Flow {
         Self {
             tree: shapes::tree_of(&shape),
             closed: false,
+            removed: Removed::default(),
         }
     }
 
@@ -201,6 +207,7 @@ impl Flow {
         Self {
             tree: Some(tree),
             closed: true,
+            removed: Removed::default(),
         }
     }
 
@@ -208,6 +215,7 @@ impl Flow {
         Self {
             tree: self.tree.as_ref().map(Tree::to_owned_tree),
             closed: self.closed,
+            removed: self.removed.clone(),
         }
     }
 
@@ -236,6 +244,8 @@ struct Planner<'x, 'd, 'a, 'c> {
     stored: Option<Shape>,
     /// The rules that hold where `$out` or `$merge` at the end of this pipeline stores its documents.
     target: Option<Shape>,
+    /// Protected fields that earlier stages removed from the documents at hand.
+    removed: Removed,
 }
 
 impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
@@ -253,8 +263,9 @@ impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
             ));
         }
         let before = std::mem::replace(&mut self.target, target::at_end(array, self.ctx)?);
+        let removed = std::mem::take(&mut self.removed);
         let flow = self.each_stage(array, start, variables, depth);
-        self.target = before;
+        (self.target, self.removed) = (before, removed);
         flow
     }
 
@@ -274,17 +285,17 @@ impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
                 ));
             }
             let stage = scan::stage_of(&item.map_err(malformed)?)?;
+            let removed = Removed::before(&flow);
+            self.removed = flow.removed.clone();
             flow = self.stage(&stage, flow, variables, depth)?;
+            flow.removed = removed.after(scan::kind_of(&stage)?, &flow);
             if let Some(tree) = &flow.tree
                 && matches!(
                     shapes::bounded(shapes::normal(tree.to_owned_tree())),
                     Shape::Unknown
                 )
             {
-                flow = Flow {
-                    tree: None,
-                    closed: false,
-                };
+                flow = Flow::open(Shape::Unknown);
             }
         }
         Ok(flow)
@@ -300,7 +311,7 @@ impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
         let name = &*stage.key_text();
         match scan::kind_of(stage)? {
             Kind::Match => {
-                self.filter(name, stage, flow.shape(), variables)?;
+                self.filter(name, stage, flow.removed.shade(flow.shape()), variables)?;
                 Ok(flow)
             }
             Kind::Keep => Ok(flow),
@@ -353,7 +364,7 @@ impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
 
     /// Expressions over documents of this shape.
     fn at<'s>(&'s mut self, shape: &Shape, variables: &'s Variables) -> Analyser<'s, 'd, 'a> {
-        Analyser::new(self.draft, self.edits, shape, variables)
+        Analyser::new(self.draft, self.edits, shape, variables).without(self.removed.paths())
     }
 
     /// What an expression assigned to a path yields. In an update it is stored there, and its constants are sealed.

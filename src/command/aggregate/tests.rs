@@ -438,8 +438,8 @@ fn protects_a_pipeline_that_only_names_a_protected_namespace() {
 #[test]
 fn seals_literals_in_match_by_the_shape_at_that_point() {
     assert_eq!(
-        patients(bson!([{"$match": {"nhs": "1"}}, {"$project": {"id": "$nhs"}}, {"$match": {"id": {"$in": ["2", null]}, "nhs": "plain"}}])).pipeline(),
-        bson!([{"$match": {"nhs": "⟦nhs:1⟧"}}, {"$project": {"id": "$nhs"}}, {"$match": {"id": {"$in": ["⟦nhs:2⟧", null]}, "nhs": "plain"}}])
+        patients(bson!([{"$match": {"nhs": "1"}}, {"$project": {"id": "$nhs"}}, {"$match": {"id": {"$in": ["2", null]}, "mrn": "plain"}}])).pipeline(),
+        bson!([{"$match": {"nhs": "⟦nhs:1⟧"}}, {"$project": {"id": "$nhs"}}, {"$match": {"id": {"$in": ["⟦nhs:2⟧", null]}, "mrn": "plain"}}])
     );
     assert_eq!(
         patients(bson!([{"$match": {"$expr": {"$eq": ["$nhs", "1"]}, "n": 1}}])).pipeline(),
@@ -467,6 +467,26 @@ fn seals_literals_in_match_by_the_shape_at_that_point() {
             .pipeline(),
         bson!([{"$geoNear": {"query": {"nhs": "⟦nhs:1⟧"}, "near": [0, 0], "distanceField": "d"}}])
     );
+}
+
+#[test]
+fn refuses_what_is_compared_with_a_field_that_is_no_longer_there() {
+    for stages in [
+        bson!([{"$project": {"id": "$nhs"}}, {"$match": {"nhs": "1"}}]),
+        bson!([{"$unset": ["contacts.phone"]}, {"$match": {"contacts.phone": "1"}}]),
+        bson!([{"$group": {"_id": "$ward"}}, {"$match": {"$expr": {"$eq": ["$nhs", "1"]}}}]),
+        bson!([{"$unset": "nhs"}, {"$set": {"same": {"$eq": ["$$ROOT.nhs", "1"]}}}]),
+    ] {
+        patients(stages).refused();
+    }
+    // Another field of the name has taken its place, or the documents are others.
+    for stages in [
+        bson!([{"$project": {"nhs": {"$strLenCP": "$ward"}}}, {"$match": {"nhs": 1}}]),
+        bson!([{"$unset": "nhs"}, {"$set": {"nhs": "$ward"}}, {"$match": {"nhs": "a"}}]),
+        bson!([{"$replaceRoot": {"newRoot": "$referral"}}, {"$match": {"nhs": "a"}}]),
+    ] {
+        patients(stages).pipeline();
+    }
 }
 
 #[test]

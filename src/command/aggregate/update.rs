@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::stages::Kind;
-use super::{Flow, PipelineContext, Planner, Policies, scan, target};
+use super::{Flow, PipelineContext, Planner, Policies, Removed, scan, target};
 use crate::bson::Doc;
 use crate::command::expression::{Variables, edits};
 use crate::plan::Draft;
@@ -55,6 +55,7 @@ pub fn update(
         ctx: &ctx,
         stored: Some(stored.clone()),
         target: None,
+        removed: Removed::default(),
     };
     let flow = planner.stages(array, Flow::open(stored.clone()), variables, 1)?;
     target::agree_in_place("the document", &flow, stored)?;

@@ -66,6 +66,8 @@ pub(crate) struct Analyser<'x, 'd, 'a> {
     variables: &'x Variables,
     /// Bound by `$let`, `$map` and their like; the last one wins.
     locals: Bound,
+    /// Paths of protected fields that the documents no longer have.
+    removed: &'x [Box<[u8]>],
 }
 
 impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
@@ -82,7 +84,14 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
             current: shape.clone(),
             variables,
             locals: Vec::new(),
+            removed: &[],
         }
+    }
+
+    /// The same, over documents that have lost these protected fields: nothing may be compared with one.
+    pub(crate) fn without(mut self, removed: &'x [Box<[u8]>]) -> Self {
+        self.removed = removed;
+        self
     }
 
     /// The same, where paths start elsewhere than at the document (`$redact`).
@@ -125,6 +134,7 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
             kind::STRING => match string(element) {
                 [b'$', b'$', path @ ..] => self.variable(path),
                 [b'$', path @ ..] => {
+                    self.refuse_removed(path)?;
                     let current = self.current.clone();
                     self.path(&current, path)
                 }
@@ -144,6 +154,9 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
             Some(dot) => (&path[..dot], Some(&path[dot + 1..])),
             None => (path, None),
         };
+        if let (b"ROOT" | b"CURRENT", Some(rest)) = (name, rest) {
+            self.refuse_removed(rest)?;
+        }
         let local = self.locals.iter().rev().find(|(known, _)| **known == *name);
         let base = match (local, name) {
             (Some((_, shape)), _) => shape.clone(),
@@ -158,6 +171,25 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
         match rest {
             Some(rest) => self.path(&base, rest),
             None => self.found(if base.is_plain() { Shape::Plain } else { base }),
+        }
+    }
+
+    /// A protected field that an earlier stage removed yields nothing, but what it is compared with would travel in
+    /// plaintext.
+    fn refuse_removed(&self, path: &[u8]) -> Result<(), Refusal> {
+        let on_it = |gone: &[u8]| {
+            path.strip_prefix(gone)
+                .is_some_and(|below| below.is_empty() || below.starts_with(b"."))
+        };
+        match self.removed.iter().find(|gone| on_it(gone)) {
+            Some(gone) => Err(Refusal::new(
+                Reason::Stage,
+                format!(
+                    "an expression uses field '{}', which an earlier stage has removed; use it before that stage, or leave it out",
+                    String::from_utf8_lossy(gone)
+                ),
+            )),
+            None => Ok(()),
         }
     }
 

@@ -92,15 +92,62 @@ fn keeps_what_objects_of_an_updates_pipeline_set() {
         ],
     ] {
         let update = doc! { "update": "p", "updates": [{ "q": {}, "u": stages }], "$db": "c" };
-        let frame = encode::command(1, &bson::serialize_to_vec(&update).unwrap()).unwrap();
-        with_session(|session, cx| {
-            let (to_server, to_client) = ask(session, cx, &frame);
-            for left in [to_server, to_client] {
-                assert!(
-                    memchr::memmem::find(&left, SECRET.as_bytes()).is_none(),
-                    "{update}"
-                );
-            }
-        });
+        keeps(&update);
     }
+}
+
+/// Found by fuzzing: a literal beside a field that an earlier stage removed.
+#[test]
+fn keeps_what_is_compared_with_a_removed_field() {
+    let line = || format!("{SECRET} 1");
+    let same = |path: &str| doc! { "$eq": [path, line()] };
+    for stages in [
+        vec![
+            doc! { "$project": { "ward": 1 } },
+            doc! { "$set": { "ward": { "$cond": [same("$address.line1"), 1, 2] } } },
+        ],
+        vec![
+            doc! { "$replaceWith": { "ward": "$ward" } },
+            doc! { "$set": { "ward": same("$$ROOT.nhs") } },
+        ],
+    ] {
+        keeps(&doc! { "update": "p", "updates": [{ "q": {}, "u": stages }], "$db": "c" });
+    }
+    for (first, then) in [
+        (
+            doc! { "$project": { "ward": 1 } },
+            doc! { "$match": { "nhs": line() } },
+        ),
+        (
+            doc! { "$unset": "contacts" },
+            doc! { "$match": { "contacts.phone": line() } },
+        ),
+        (
+            doc! { "$unset": "address.line1" },
+            doc! { "$match": { "$or": [{ "address.line1": line() }] } },
+        ),
+        (
+            doc! { "$group": { "_id": "$ward", "n": { "$sum": 1 } } },
+            doc! { "$match": { "$expr": same("$nhs") } },
+        ),
+        (
+            doc! { "$project": { "nhs": 0 } },
+            doc! { "$facet": { "a": [{ "$match": { "nhs": line() } }] } },
+        ),
+        (doc! { "$count": "n" }, doc! { "$set": { "same": same("$nhs") } }),
+    ] {
+        let pipeline = [first, doc! { "$limit": 5 }, then];
+        keeps(&doc! { "aggregate": "p", "pipeline": pipeline.to_vec(), "cursor": {}, "$db": "c" });
+    }
+}
+
+fn keeps(command: &bson::Document) {
+    let frame = encode::command(1, &bson::serialize_to_vec(command).unwrap()).unwrap();
+    with_session(|session, cx| {
+        let (to_server, to_client) = ask(session, cx, &frame);
+        for left in [to_server, to_client] {
+            let found = memchr::memmem::find(&left, SECRET.as_bytes());
+            assert!(found.is_none(), "{command}");
+        }
+    });
 }
