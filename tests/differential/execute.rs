@@ -6,7 +6,7 @@ use bson::{Binary, Bson, Document, bson, doc};
 use crate::Outcome;
 use crate::compare::{self, Answer};
 use crate::leak;
-use crate::model::{COLLECTIONS, Map, State};
+use crate::model::{self, COLLECTIONS, Map, State};
 use crate::sequence::{Op, Sequence, Through, Work};
 use crate::servers::Proxy;
 use crate::statistics::Statistics;
@@ -173,6 +173,11 @@ impl<'a> Bench<'a> {
             for name in COLLECTIONS {
                 bench.server.must(&doc! { "create": name, "$db": db.as_str() })?;
             }
+        }
+        for side in bench.proxied.iter_mut().chain([&mut bench.oracle]) {
+            let mut view = model::view();
+            view.insert("$db", side.db.as_str());
+            side.connection.must(&view)?;
         }
         Ok(bench)
     }

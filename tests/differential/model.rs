@@ -122,6 +122,16 @@ pub(crate) struct Map {
     pub(crate) plain: Model,
 }
 
+/// A view of `a`.
+pub(crate) const VIEW: &str = "v";
+
+/// What it leaves out and brings in.
+pub(crate) fn view() -> Document {
+    doc! { "create": VIEW, "viewOn": "a", "pipeline": [
+        { "$match": { "p": { "$ne": 1 } } }, { "$addFields": { "z": "$g" } }, { "$project": { "m1": 0 } },
+    ] }
+}
+
 pub(crate) const COLLECTIONS: [&str; 4] = ["a", "b", "t", "u"];
 
 const CSFLE: &str = "aead-aes-256-cbc-hmac-sha-512";
@@ -231,7 +241,7 @@ impl Map {
 
     pub(crate) fn model(&self, collection: &str) -> &Model {
         match collection {
-            "a" | "t" => &self.a,
+            "a" | "t" | VIEW => &self.a,
             "b" => &self.b,
             _ => &self.plain,
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use bson::{Bson, Document, bson, doc};
 
 use crate::filters::Maker;
-use crate::model::{COLLECTIONS, Field, Map, Mode, State, document};
+use crate::model::{COLLECTIONS, Field, Map, Mode, State, VIEW, document};
 use crate::rng::Rng;
 
 /// Who executes an operation on the protected side.
@@ -121,7 +121,10 @@ pub(crate) fn sequence(rng: &mut Rng, maps: &[Map]) -> Sequence {
             end.transaction = Some(transaction);
             writer.ops.push(end);
         } else {
-            let op = writer.any(rng);
+            let mut op = writer.any(rng);
+            if matches!(op.body.get_str(op.command()), Ok(VIEW)) {
+                op.tags.push("on a view".to_owned());
+            }
             writer.ops.push(op);
         }
     }
@@ -178,6 +181,15 @@ impl Writer<'_> {
         }
     }
 
+    /// What can only be read, too.
+    fn source(&self, rng: &mut Rng) -> &'static str {
+        if !self.indexed && rng.percent(6) {
+            VIEW
+        } else {
+            self.collection(rng)
+        }
+    }
+
     fn any(&mut self, rng: &mut Rng) -> Op {
         match rng.below(100) {
             0..=21 => self.find(rng),
@@ -215,7 +227,7 @@ impl Writer<'_> {
     }
 
     fn find(&mut self, rng: &mut Rng) -> Op {
-        let name = self.collection(rng);
+        let name = self.source(rng);
         let model = self.map.model(name);
         let mut make = Maker::new(rng);
         let filter = make.filter(model, self.map.state);
@@ -249,7 +261,7 @@ impl Writer<'_> {
     }
 
     fn aggregate(&mut self, rng: &mut Rng) -> Op {
-        let name = self.collection(rng);
+        let name = self.source(rng);
         let mut make = Maker::new(rng);
         let pipeline = make.pipeline(self.map, name);
         let batch = if make.rng.percent(50) && !pipeline.writes {
@@ -419,7 +431,7 @@ impl Writer<'_> {
     }
 
     fn count(&mut self, rng: &mut Rng) -> Op {
-        let name = self.collection(rng);
+        let name = self.source(rng);
         let mut make = Maker::new(rng);
         let filter = make.filter(self.map.model(name), self.map.state);
         let mut op = Op::new(doc! { "count": name, "query": filter });
@@ -432,7 +444,7 @@ impl Writer<'_> {
     }
 
     fn distinct(&mut self, rng: &mut Rng) -> Op {
-        let name = self.collection(rng);
+        let name = self.source(rng);
         let model = self.map.model(name);
         let mut make = Maker::new(rng);
         let fields: Vec<&Field> = model
