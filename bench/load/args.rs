@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use fieldveil::wire::Compressor;
 
 use crate::operation::Operation;
 use crate::targets::Way;
@@ -27,6 +28,9 @@ pub(crate) struct Options {
     /// Only these ways to the database.
     #[arg(long, value_delimiter = ',')]
     ways: Vec<Way>,
+    /// Every way is asked for compressed messages: zlib, snappy or zstd.
+    #[arg(long, value_parser = |name: &str| Compressor::from_name(name).ok_or("snappy, zlib or zstd"))]
+    pub(crate) compression: Option<Compressor>,
     /// Connection counts of the closed loop.
     #[arg(long, value_delimiter = ',')]
     connections: Vec<usize>,

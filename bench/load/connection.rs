@@ -7,6 +7,9 @@ use std::time::Duration;
 use bson::raw::RawDocumentBuf;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
+use fieldveil::limits::MAX_MESSAGE;
+use fieldveil::wire::op_compressed::OpCompressed;
+use fieldveil::wire::{Compressor, compress};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
     received: Vec<u8>,
+    compressor: Option<Compressor>,
+    /// A request compressed, or a reply inflated.
+    other_form: Vec<u8>,
     next_id: i32,
 }
 
@@ -38,6 +44,8 @@ impl Connection {
         let mut connection = Self {
             stream,
             received: Vec::new(),
+            compressor: None,
+            other_form: Vec::new(),
             next_id: 1,
         };
         let client = doc! {
@@ -77,6 +85,19 @@ impl Connection {
         }
     }
 
+    /// From now on every request goes by this compressor, and so do the replies.
+    pub(crate) async fn compress(&mut self, by: Compressor) -> Outcome<()> {
+        let reply = self
+            .run(doc! { "hello": 1, "compression": [by.name()], "$db": "admin" })
+            .await?;
+        let agreed = reply.get_array("compression")?;
+        if agreed.as_slice() != [bson::Bson::from(by.name())] {
+            return Err(format!("asked for {}, was offered {agreed:?}", by.name()).into());
+        }
+        self.compressor = Some(by);
+        Ok(())
+    }
+
     /// Runs any command whose speed does not matter; an error reply is an error.
     pub(crate) async fn run(&mut self, command: Document) -> Outcome<Document> {
         let mut request = Request::command(&RawDocumentBuf::try_from(&command)?);
@@ -91,11 +112,28 @@ impl Connection {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         request.set_id(id);
-        self.stream.write_all(request.as_bytes()).await?;
+        if let Some(by) = self.compressor {
+            self.other_form.clear();
+            self.other_form.extend_from_slice(request.as_bytes());
+            compress::pack(&mut self.other_form, 0, by, compress::ZLIB_LEVEL, false);
+            self.stream.write_all(&self.other_form).await?;
+        } else {
+            self.stream.write_all(request.as_bytes()).await?;
+        }
         self.stream.flush().await?;
         self.received.clear();
         let length = self.receive().await?;
-        Reply::parse(&self.received[..length], id)
+        // A reply that does not shrink may come as it is.
+        match OpCompressed::parse(&self.received[..length], MAX_MESSAGE) {
+            Ok(packed) if self.compressor.is_some() => {
+                compress::recycle(std::mem::replace(
+                    &mut self.other_form,
+                    compress::inflate(&packed)?,
+                ));
+                Reply::parse(&self.other_form, id)
+            }
+            _ => Reply::parse(&self.received[..length], id),
+        }
     }
 
     /// What TLS came to: protocol version and cipher suite.

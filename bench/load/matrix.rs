@@ -173,6 +173,9 @@ impl Bench {
             for _ in 0..count {
                 let mut connection = Connection::open(target.address, &self.site.tls).await?;
                 connection.authenticate(&mut self.login).await?;
+                if let Some(compressor) = self.options.compression {
+                    connection.compress(compressor).await?;
+                }
                 pool.push(connection);
             }
             pools.push(pool);

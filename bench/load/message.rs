@@ -1,5 +1,5 @@
 //! OP_MSG frames: built once with the `bson` crate, then patched in place, so that the load generator costs next to
-//! nothing. Does not own checksums, compression or `moreToCome`: the benchmark uses none.
+//! nothing. Does not own checksums or `moreToCome`: the benchmark uses none. Compression is the connection's.
 
 use bson::raw::RawDocumentBuf;
 use bson::{RawArray, RawDocument};

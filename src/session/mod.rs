@@ -224,9 +224,9 @@ impl Session {
         !self.done.is_empty() || !self.notices.is_empty() || !self.packed.is_empty()
     }
 
-    /// Takes the compressed messages.
-    pub fn take_packed(&mut self) -> std::vec::Drain<'_, Packed> {
-        self.packed.drain(..)
+    /// Takes the compressed messages, and their memory with them: a connection at rest keeps none.
+    pub fn take_packed(&mut self) -> Vec<Packed> {
+        std::mem::take(&mut self.packed)
     }
 
     /// Takes the commands that have come to an end.

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import harness
-from harness import ADMIN, ROOT
+from harness import ADMIN, ROOT, metric
 
 NODE = ROOT / "tests/node"
 COLLECTIONS = {f"patients_{file}": harness.PATIENTS for file in ("crud", "cursors", "transactions")}
@@ -26,11 +26,14 @@ def installed():
         stamp.touch()
 
 
+# Node has zlib itself; its snappy and zstd are packages of their own, whose work the Python driver shows as well.
+@pytest.mark.parametrize("compressor", ["", "zlib"])
 @pytest.mark.parametrize("file", ["crud", "cursors", "transactions"])
-def test_node_driver(installed, proxy, oracle_server, db_name, markers, capsys, file):
+def test_node_driver(installed, proxy, oracle_server, db_name, markers, capsys, file, compressor):
+    before = metric(proxy, "fieldveil_compressed_messages_total")
     environment = {
         **os.environ,
-        "FIELDVEIL_TEST_PROXY_URI": proxy.uri(),
+        "FIELDVEIL_TEST_PROXY_URI": proxy.uri(options=f"&compressors={compressor}" if compressor else ""),
         "FIELDVEIL_TEST_PLAIN_URI": oracle_server.uri(ADMIN, replica_set=True),
         "FIELDVEIL_TEST_DB": db_name,
         "FIELDVEIL_TEST_MARKER": markers.prefix,
@@ -41,3 +44,4 @@ def test_node_driver(installed, proxy, oracle_server, db_name, markers, capsys, 
     with capsys.disabled():
         print(f"\n  node --test {file}.test.mjs: {', '.join(closing)}")
     assert "skipped 0" in closing
+    assert (metric(proxy, "fieldveil_compressed_messages_total") > before + 20) == bool(compressor)

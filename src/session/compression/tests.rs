@@ -426,7 +426,7 @@ fn counts_messages_once() {
         plain,
     };
     assert!(bench.session.has_done());
-    let counted: Vec<_> = bench.session.take_packed().collect();
+    let counted = bench.session.take_packed();
     assert_eq!(
         counted,
         [
