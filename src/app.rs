@@ -22,7 +22,7 @@ use crate::error::{Error, Fault};
 use crate::event::{Lifecycle, LifecycleEvent};
 use crate::metrics::{Labels, Leg, Metrics};
 use crate::policy::Reason;
-use crate::proxy::{Live, Shared, Times, Workers};
+use crate::proxy::{Live, Shared, Times, Workers, survey};
 use crate::store::{Catalogue, KeyService, Members};
 use crate::tls::inspect::certificate_file;
 use crate::tls::{ServerTls, Upstream};
@@ -251,32 +251,6 @@ async fn look_after(shared: Arc<Shared>, keys: Arc<KeyService>, readiness: Arc<R
     }
 }
 
-/// Looks for views over protected collections and default collations. While it cannot look, what was found before
-/// stays in force, and the log says so.
-async fn survey(shared: &Shared) {
-    let live = Arc::clone(&shared.live());
-    loop {
-        let seen = shared.views_changed();
-        let found = match live.catalogue.look(&live.fields).await {
-            Ok(found) => found,
-            Err(why) => return tracing::error!("{why}"),
-        };
-        let (views, collated) = (found.views.len(), found.collated.len());
-        let refused: Vec<String> = found.refusals().map(str::to_owned).collect();
-        match shared.set_found(found, seen) {
-            None => continue,
-            Some(true) if views + collated > 0 => tracing::warn!(
-                views,
-                collated,
-                ?refused,
-                "the database holds views over protected collections, or collections with a default collation: commands on the views listed are refused, and so are searches for sealed strings under such a collation"
-            ),
-            Some(_) => {}
-        }
-        return;
-    }
-}
-
 async fn reload(
     reader: &Reader,
     tls: Option<&ServerTls>,
@@ -328,7 +302,12 @@ async fn apply_reload(
     listeners.rename(&config.listen)?;
     metrics.set_fields(&field_labels(&config));
     show_expiry(&config, metrics);
-    shared.replace(live);
+    // Looked at before the new rules hold, so that no view of theirs is unknown when they do.
+    let found = live.catalogue.look(&live.fields).await;
+    if let Err(why) = &found {
+        tracing::error!("{why}");
+    }
+    shared.replace(live, found.ok());
     survey(shared).await;
     Ok(config.fingerprint)
 }

@@ -11,9 +11,11 @@ mod listen;
 mod observe;
 mod outgoing;
 pub mod shared;
+mod survey;
 mod upstream;
 mod worker;
 
 pub use listen::{Listening, bind};
 pub use shared::{Live, Shared, Times};
+pub use survey::survey;
 pub use worker::Workers;

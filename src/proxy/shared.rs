@@ -128,9 +128,17 @@ impl Shared {
         shared
     }
 
-    /// Puts a new configuration in force, for the next frame of every connection.
-    pub fn replace(&self, live: Live) {
+    /// Puts a new configuration in force, for the next frame of every connection, with what a look at the upstream found
+    /// for it; where there was none, what is known of views is judged by the new rules.
+    pub fn replace(&self, live: Live, found: Option<Found>) {
+        let changes = self.view_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = found.unwrap_or_else(|| {
+            let known = self.found.load();
+            views::resolve(known.definitions.clone(), known.collated.clone(), &live.fields)
+        });
+        self.found.store(Arc::new(found));
         self.live.store(Arc::new(live));
+        drop(changes);
     }
 
     /// Puts new findings about the upstream's collections in force; says whether they differ from the old. `None` where

@@ -9,7 +9,7 @@ use crate::command::table::Entry;
 use crate::event::CommandEvent;
 use crate::limits;
 use crate::policy::found::Change;
-use crate::policy::{CollectionPolicy, FieldRule, Shape};
+use crate::policy::{CollectionPolicy, FieldRule, FieldState, Shape};
 use crate::topology::Scope;
 use crate::wire::{Compressor, Compressors};
 
@@ -74,6 +74,17 @@ impl Pending {
             started_us,
             spent_us: 0,
         }
+    }
+}
+
+impl Pending {
+    /// A pipeline on an unprotected collection brings in fields that are migrating: errors may show their plaintext.
+    pub(super) fn joins_plaintext(&self) -> bool {
+        self.policy.is_none()
+            && self
+                .sealed
+                .iter()
+                .any(|(rule, _)| rule.state == FieldState::Migrating)
     }
 }
 

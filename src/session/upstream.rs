@@ -166,7 +166,7 @@ impl Session {
             rules: Rules {
                 policy: policy.as_deref(),
                 others: &others,
-                unknown: false,
+                unknown: front.joins_plaintext(),
             },
         };
         let mut draft = Draft::new(message.frame(), cx.ring, None);

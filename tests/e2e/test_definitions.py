@@ -56,6 +56,14 @@ def test_a_validator_of_plain_fields_holds(app, direct, markers):
     app.validated.insert_one(patient(markers, 4))
 
 
+def test_what_a_warning_logs_of_a_document_is_sealed(app, markers):
+    """The server's log gets the whole document; the scan at the end looks there."""
+    app.options.drop()
+    app.create_collection("options", validator={"ward": "none"}, validationAction="warn")
+    app.options.insert_one(patient(markers, 1))
+    assert app.options.count_documents({}) == 1
+
+
 @pytest.mark.parametrize("validator", [
     lambda v: {"$jsonSchema": {"properties": {"nhs_number": {"minLength": 10}}}},
     lambda v: {"$jsonSchema": {"properties": {"nhs_number": {"enum": [v]}}}},
@@ -239,6 +247,11 @@ def test_a_time_series_grouped_by_a_deterministic_field_answers_as_on_plaintext(
     assert app.series.delete_many({"device": devices[0]}).deleted_count == 30
     assert app.series.update_many({"device": devices[1]}, {"$set": {"device": devices[0]}}).modified_count > 0
     assert app.series.count_documents({"device": devices[0]}) == 30
+    with pytest.raises(OperationFailure) as caught:
+        app.series.update_many({"code": documents[3]["code"]}, {"$set": {"code": markers.text()}})
+    assert "fieldveil" not in str(caught.value) and markers.find(repr(caught.value.details).encode()) is None
+    plan = app.series.find({"code": documents[3]["code"], "device": devices[1]}).explain()
+    assert markers.find(repr(plan).encode()) is None
     assert b"reading" in direct["system.buckets.series"].find_one().__repr__().encode()
     refused(lambda: app["system.buckets.series"].find_one({"meta": devices[0]}), "buckets")
 

@@ -4,6 +4,8 @@ were made past the proxy, and default collations."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from pymongo.errors import OperationFailure
 
@@ -103,6 +105,12 @@ def test_a_view_is_known_as_soon_as_it_is_made_changed_or_dropped(prepared, app,
         other[db_name].fresh.insert_one({"_id": 1, "x": "ordinary"})
         assert app.fresh.find_one({"x": "ordinary"}) == {"_id": 1, "x": "ordinary"}
         app.fresh.drop()
+
+
+def test_a_view_survives_a_reload(prepared, app, proxy):
+    proxy.process.send_signal(signal.SIGHUP)
+    wait_until("the reload", lambda: "reloaded" in proxy.log.read_text())
+    assert app.renamed.find_one({"who": prepared[1]["nhs_number"]})["_id"] == 1
 
 
 @pytest.fixture(scope="module")
