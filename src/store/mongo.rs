@@ -18,8 +18,9 @@ use mongodb::{Client, Collection, IndexModel};
 use crate::keys::{AltName, BoxFuture, DekStore, Inserted, KeyRecord, MasterKey, StoreError, StoreErrorKind};
 use crate::name::{KeyId, Namespace};
 
-/// How long an operation waits for a server before the vault counts as unreachable.
-const SELECTION: Duration = Duration::from_secs(5);
+/// How long an operation waits for a server before the vault counts as unreachable: longer than an election takes under
+/// default settings, which is up to about twelve seconds.
+const SELECTION: Duration = Duration::from_secs(15);
 
 /// The key vault of a MongoDB deployment.
 pub struct MongoStore {

@@ -174,7 +174,7 @@ def test_upstream_that_cannot_be_trusted_is_not_used(another, session_dir, what)
             listener.close()
 
     if what == "another CA":
-        wait_until("the proxy to say why", lambda: "invalid peer certificate" in proxy.log.read_text(), 15)
+        wait_until("the proxy to say why", lambda: "invalid peer certificate" in proxy.log.read_text(), 25)
     with MongoClient(proxy.uri(replica_set=False), serverSelectionTimeoutMS=1500) as client, pytest.raises(PyMongoError):
         client.admin.command("ping")
     # It waits for a vault that it trusts, and nobody may take it for ready: it has no admin address yet, or says so there.
