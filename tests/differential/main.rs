@@ -57,7 +57,7 @@ struct Arguments {
 fn arguments() -> Outcome<Option<Arguments>> {
     let mut read = Arguments {
         seed: 20_261_122,
-        ops: 6000,
+        ops: 20_000,
         only: None,
         workers: 4,
         failures: 1,
