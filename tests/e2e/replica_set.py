@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -120,14 +121,19 @@ class ReplicaSet:
         wait_until("a healthy set", healthy, 60, every=0.2)
 
     def step_down(self) -> None:
-        """Makes another member the primary."""
+        """Makes another member the primary. Asks again where none was ready to take over: a member that has just
+        stepped down itself, or was away, cannot yet."""
         old = self.primary()
-        with old.client(ADMIN) as client:
-            try:
-                client.admin.command("replSetStepDown", 5, secondaryCatchUpPeriodSecs=4)
-            except PyMongoError:
-                pass  # the connection may be cut by the step-down itself; what counts is the next line
-        wait_until("another primary", lambda: (new := self._find_primary()) and new is not old, 30)
+
+        def another() -> bool:
+            # The connection may be cut by the step-down itself; what counts is who is primary afterwards.
+            with suppress(PyMongoError), old.client(ADMIN) as client:
+                if client.admin.command("hello")["isWritablePrimary"]:
+                    client.admin.command("replSetStepDown", 5, secondaryCatchUpPeriodSecs=4)
+            new = self._find_primary()
+            return new is not None and new is not old
+
+        wait_until("another primary", another, 60, every=0.2)
 
     def now(self):
         return self.members[0].now()
