@@ -287,7 +287,19 @@ fn prove(frame: &[u8], request: &Request<'_>, cx: &Context<'_>) -> Result<(), Re
     } else {
         proof::prove_command(frame, &policy.shape)
     };
+    let is_planned = request
+        .entry
+        .is_some_and(|entry| matches!(entry.verdict, Verdict::Rewrite(_)));
     proved.map_err(|why| match why {
+        // Nothing was planned, and no argument of such a command holds documents: it is one that the server would
+        // refuse, after it has logged it.
+        Unproved::Unsealed(path) if !is_planned => Refusal::new(
+            Reason::Option,
+            format!(
+                "{}: an argument that this command does not have holds field '{path}'; leave it out",
+                request.command
+            ),
+        ),
         Unproved::Unsealed(path) => Refusal::new(
             Reason::Proof,
             format!("field '{path}' would have left unsealed; please report this as a bug"),

@@ -151,3 +151,15 @@ fn keeps(command: &bson::Document) {
         }
     });
 }
+
+/// Found by fuzzing: a command that is forwarded as it is, with an argument of another.
+#[test]
+fn keeps_arguments_that_a_forwarded_command_does_not_have() {
+    let value = format!("{SECRET} 1");
+    let command = doc! { "connPoolStats": "p", "query": { "nhs": &value }, "$db": "c" };
+    keeps(&command);
+    let frame = encode::command(1, &bson::serialize_to_vec(&command).unwrap()).unwrap();
+    let mut data = u32::try_from(frame.len()).unwrap().to_le_bytes().to_vec();
+    data.extend(frame);
+    fuzz_plan_apply(&data);
+}
