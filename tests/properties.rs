@@ -44,6 +44,14 @@ fn text() -> BoxedStrategy<Bson> {
     prop_oneof![".{0,60}".prop_map(Bson::String), Just(Bson::Null)].boxed()
 }
 
+/// A null in an array that is sealed as one value is refused.
+fn without_nulls(value: Bson) -> Bson {
+    match value {
+        Bson::Array(items) => items.into_iter().filter(|item| *item != Bson::Null).collect(),
+        other => other,
+    }
+}
+
 /// Any document of the sample collection, some of its protected fields present.
 fn any_document() -> impl Strategy<Value = Document> {
     let one_or_many = |value: BoxedStrategy<Bson>| {
@@ -59,10 +67,10 @@ fn any_document() -> impl Strategy<Value = Document> {
         prop::option::of(one_or_many(text())),
         prop::option::of(any::<i32>().prop_map(Bson::Int32)),
         prop::option::of(any::<i64>().prop_map(Bson::Int64)),
-        prop::option::of(any_value(3)),
+        prop::option::of(any_value(3).prop_map(without_nulls)),
         prop::option::of(one_or_many(any_value(1))),
         prop::option::of(one_or_many(contact.boxed())),
-        prop::option::of(any_value(2)),
+        prop::option::of(any_value(2).prop_map(without_nulls)),
         prop::option::of(text()),
         prop::collection::vec(("[A-Z]{1,6}", any_value(2)), 0..5),
     );

@@ -23,6 +23,7 @@ pub fn canonical(element: &Element<'_>, rule: &FieldRule) -> Result<Option<Value
         },
     };
     let Mode::Deterministic(declared) = rule.mode else {
+        refuse_hidden_null(element, rule)?;
         return Ok(Some(span));
     };
     let fitting = match declared {
@@ -41,6 +42,32 @@ pub fn canonical(element: &Element<'_>, rule: &FieldRule) -> Result<Option<Value
     } else {
         Err(mistyped(element.kind, rule, declared))
     }
+}
+
+/// To the server an array that is sealed as one value is none, so `{field: null}` would not find a null in it, as it
+/// must (SEMANTICS B0.1).
+fn refuse_hidden_null(element: &Element<'_>, rule: &FieldRule) -> Result<(), Refusal> {
+    if element.kind != kind::ARRAY || rule.each {
+        return Ok(());
+    }
+    let Some(array) = element.document().map_err(super::draft::malformed)? else {
+        return Ok(());
+    };
+    for item in array.elements() {
+        if matches!(
+            item.map_err(super::draft::malformed)?.kind,
+            kind::NULL | kind::UNDEFINED
+        ) {
+            return Err(Refusal::new(
+                Reason::Value,
+                format!(
+                    "field '{}': a null inside an array that is sealed as one value could not be found by {{field: null}} any more; leave nulls out of the array, or set `each = true` for the field in the field map",
+                    rule.path
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what may not be sealed at all, in any mode.

@@ -402,7 +402,7 @@ pub(crate) fn stored(rng: &mut Rng, field: &Field) -> Bson {
             if rng.below(300) == 0 {
                 items.push(bson!([scalar(rng, field)]));
             }
-            // `{field: null}` finds a null item, but not in an array that is sealed whole: documented.
+            // In an array that is sealed whole a null is refused.
             if field.mode != Mode::Random && rng.percent(8) {
                 items.push(Bson::Null);
             }

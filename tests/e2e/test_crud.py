@@ -8,6 +8,7 @@ import pytest
 from bson import Binary, Code, Decimal128, Int64, ObjectId, Regex, Timestamp
 from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteOne, InsertOne, ReplaceOne, ReturnDocument, UpdateMany, UpdateOne, WriteConcern
+from pymongo.errors import PyMongoError
 
 import harness
 from harness import is_envelope, wait_until
@@ -21,7 +22,7 @@ RANDOM_VALUES = {
     "string": "héllo \0 wörld", "empty string": "", "int32": 5, "int64": Int64(5), "double": 5.0, "nan": float("nan"),
     "decimal": Decimal128("1.00"), "bool": True, "object id": ObjectId(), "binary": Binary(b"\x01\x02", 0), "empty binary": Binary(b"", 0),
     "uuid": Binary(b"u" * 16, 4), "regex": Regex("a.*b", "i"), "code": Code("return 1"), "timestamp": Timestamp(5, 6),
-    "document": {"a": {"b": [1, {"c": None}]}}, "empty document": {}, "array": [1, "two", None, [3]], "empty array": [],
+    "document": {"a": {"b": [1, {"c": None}]}}, "empty document": {}, "array": [1, "two", [3]], "empty array": [],
 }
 
 
@@ -75,6 +76,25 @@ def test_null_and_missing_stay_what_they_are(twins, direct, markers, field):
     assert field not in seen(direct.patients, "missing")
     twins.both(lambda c: ids(c.find({field: None})))
     twins.both(lambda c: ids(c.find({field: {"$exists": False}})))
+
+
+def test_a_null_that_a_search_for_null_could_not_find_is_refused(twins, markers, name):
+    """Without the proxy `{field: null}` finds it; an array that is sealed as one value is no array to the server."""
+    hidden = patient(markers, name, allergies=[markers.text(), None])
+    twins.plain.insert_one(dict(hidden))
+    assert ids(twins.plain.find({"_id": name, "allergies": None})) == [name]
+    for write in (
+        lambda c: c.insert_one(dict(hidden)),
+        lambda c: c.replace_one({"_id": name}, hidden, upsert=True),
+        lambda c: c.update_one({"_id": name}, {"$set": {"allergies": [None]}}, upsert=True),
+        lambda c: c.update_one({"_id": name}, [{"$set": {"allergies": [None]}}], upsert=True),
+    ):
+        with pytest.raises(PyMongoError, match="allergies"):
+            write(twins.sealed)
+    # A null that such a search does not look for stays what it is.
+    kept = patient(markers, name, allergies=[[None], {"agent": None}])
+    twins.sealed.insert_one(kept)
+    assert twins.sealed.find_one({"_id": name})["allergies"] == [[None], {"agent": None}]
 
 
 @pytest.mark.parametrize("kind", RANDOM_VALUES)
