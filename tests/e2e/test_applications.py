@@ -1,4 +1,4 @@
-"""Applications that nobody here wrote, unmodified: Mongoose, MongoEngine, and MongoDB's own shell. The first two are a program
+"""Applications that nobody here wrote, unmodified: Mongoose, MongoEngine, Spring Data, and MongoDB's own shell. All but the shell are a program
 each (tests/apps) that runs every step through the proxy and directly, and compares; the shell is typed into. Packages are
 pinned and go to .cache or node_modules. docs/APPLICATIONS.md says what is refused and the way out."""
 
@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 
 import harness
+import jvm
 from harness import ADMIN, ROOT
 
 APPS = ROOT / "tests/apps"
 CACHE = ROOT / ".cache/apps"
 EPISODES = {"nhs_number": '{ mode = "deterministic", type = "string", domain = "nhs_number" }', "summary": '{ mode = "random" }'}
-COLLECTIONS = {"patients": harness.PATIENTS, "mongoose_patients": harness.PATIENTS, "mongoose_episodes": EPISODES, "mongoengine_patients": harness.PATIENTS}
+COLLECTIONS = {"patients": harness.PATIENTS, "mongoose_patients": harness.PATIENTS, "mongoose_episodes": EPISODES, "mongoengine_patients": harness.PATIENTS,
+               "spring_patients": harness.PATIENTS, "spring_episodes": EPISODES}
 
 # The first run fetches packages.
 pytestmark = pytest.mark.timeout(600)
@@ -47,17 +49,32 @@ def python_with(requirements: Path) -> Path:
     return home / "bin/python"
 
 
-@pytest.mark.parametrize("name", ["mongoose", "mongoengine"])
-def test_application(name, proxy, oracle_server, db_name, markers, capsys):
-    if name == "mongoose":
-        npm(APPS / name)
-        command = ["node", "app.mjs"]
-    else:
-        command = [str(python_with(APPS / name / "requirements.txt")), "app.py"]
+def mongoose(certs) -> list[str]:
+    npm(APPS / "mongoose")
+    return ["node", "app.mjs"]
+
+
+def mongoengine(certs) -> list[str]:
+    return [str(python_with(APPS / "mongoengine/requirements.txt")), "app.py"]
+
+
+def spring(certs) -> list[str]:
+    jvm.need("javac")
+    jars = jvm.jars(APPS / "spring/pom.xml")
+    classes = jvm.compile(APPS / "spring/App.java", jars)
+    return [*jvm.command(certs, f"{classes}:{jars}/*"), "App"]
+
+
+@pytest.mark.parametrize("application", [mongoose, mongoengine, spring], ids=lambda prepare: prepare.__name__)
+def test_application(application, certs, proxy, oracle_server, db_name, markers, capsys):
+    command, name = application(certs), application.__name__
+    proxied, plain = proxy.uri(), oracle_server.uri(ADMIN, replica_set=True)
+    if application is spring:
+        proxied, plain = map(jvm.uri, (proxied, plain))
     environment = {
         **os.environ,
-        "FIELDVEIL_TEST_PROXY_URI": proxy.uri(),
-        "FIELDVEIL_TEST_PLAIN_URI": oracle_server.uri(ADMIN, replica_set=True),
+        "FIELDVEIL_TEST_PROXY_URI": proxied,
+        "FIELDVEIL_TEST_PLAIN_URI": plain,
         "FIELDVEIL_TEST_DB": db_name,
         "FIELDVEIL_TEST_MARKER": markers.prefix,
     }

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 import harness
+import jvm
 from harness import ADMIN, ROOT
 
 DRIVERS = ROOT / "tests/drivers"
 CACHE = ROOT / ".cache/drivers"
 COLLECTIONS = {f"patients_{language}": harness.PATIENTS for language in ("rust", "go", "java")}
-# What the plugin is called is pinned too: Maven would otherwise take the newest.
-COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 # A first build fetches and compiles.
 pytestmark = pytest.mark.timeout(900)
@@ -50,22 +49,9 @@ def go(certs) -> list[str]:
 
 
 def java(certs) -> list[str]:
-    need("java", "keytool", "mvn")
-    # The jars of one pom, so that those of an older one are not on the path as well.
-    pom = DRIVERS / "java/pom.xml"
-    version = re.search(r"<version>([0-9.]+)</version>\s*</dependency>", pom.read_text()).group(1)
-    jars = CACHE / f"java-{version}"
-    if not (jars / ".complete").exists():
-        shutil.rmtree(jars, ignore_errors=True)
-        build("mvn", "-q", "-B", "-f", pom, COPY, f"-DoutputDirectory={jars}", cwd=ROOT)
-        (jars / ".complete").touch()
-    # This driver takes its authorities from the JVM and knows no tlsCAFile.
-    trust = certs.directory / "trust.p12"
-    if not trust.exists():
-        build("keytool", "-importcert", "-noprompt", "-alias", "ca", "-file", certs.ca, "-keystore", trust, "-storetype", "PKCS12",
-              "-storepass", "changeit", cwd=ROOT)
-    return ["java", f"-Djavax.net.ssl.trustStore={trust}", "-Djavax.net.ssl.trustStorePassword=changeit", "-XX:TieredStopAtLevel=1",
-            "-cp", f"{jars}/*", str(DRIVERS / "java/Driver.java")]
+    jvm.need()
+    jars = jvm.jars(DRIVERS / "java/pom.xml")
+    return [*jvm.command(certs, f"{jars}/*"), str(DRIVERS / "java/Driver.java")]
 
 
 @pytest.mark.parametrize("language", [rust, go, java], ids=lambda prepare: prepare.__name__)
@@ -73,7 +59,7 @@ def test_driver(language, certs, proxy, oracle_server, db_name, markers, capsys)
     command = language(certs)
     proxied, plain = proxy.uri(), oracle_server.uri(ADMIN, replica_set=True)
     if language is java:
-        proxied, plain = (re.sub(r"&?tlsCAFile=[^&]*", "", uri) for uri in (proxied, plain))
+        proxied, plain = map(jvm.uri, (proxied, plain))
     environment = {
         **os.environ,
         "FIELDVEIL_TEST_PROXY_URI": proxied,
