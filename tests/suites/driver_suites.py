@@ -80,7 +80,7 @@ def fetch_suite() -> Path:
     download = CACHE / "download"
     download.mkdir(parents=True, exist_ok=True)
     print(f"fetching pymongo {VERSION} from PyPI", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:",
+    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", "pymongo",
                     "--dest", download, f"pymongo=={VERSION}"], check=True)
     sdist = download / f"pymongo-{VERSION}.tar.gz"
     digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
