@@ -227,7 +227,8 @@ impl Listeners {
         let found = board.found.values().map(|(listener, _)| listener.clone());
         let listeners = board.named.iter().cloned().chain(found).collect();
         let hosts = HostMap::new(listeners).map_err(super::operator)?;
-        self.shared.set_hosts(hosts.knowing(&seen.members));
+        self.shared
+            .set_hosts(hosts.knowing(&seen.members).routed(seen.is_routed()));
         Ok(())
     }
 

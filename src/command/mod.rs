@@ -26,6 +26,7 @@ mod rehearsal;
 pub mod reply;
 pub mod schema;
 pub mod scrub;
+pub mod shard_key;
 pub mod table;
 pub mod update;
 pub mod update_ops;

@@ -57,6 +57,10 @@ const fn rewrite(name: &'static str, planner: Planner, reply: Reply, note: &'sta
     }
 }
 
+const fn sharded(name: &'static str, note: &'static str) -> Entry {
+    rewrite(name, super::shard_key::plan, Reply::Status, note)
+}
+
 const fn forward(name: &'static str, note: &'static str) -> Entry {
     Entry {
         name,
@@ -203,6 +207,37 @@ pub const COMMANDS: &[Entry] = &[
         Reply::Status,
         "switches the profiler, which stores ciphertext; a filter is refused where its database is protected",
     ),
+    sharded(
+        "shardCollection",
+        "a key of plain fields; a sealed shard key could never be rotated",
+    ),
+    sharded("reshardCollection", "as shardCollection, zones included"),
+    sharded("refineCollectionShardKey", "as shardCollection"),
+    rewrite(
+        "analyzeShardKey",
+        super::shard_key::plan,
+        Reply::Documents,
+        "as shardCollection",
+    ),
+    sharded("checkShardingIndex", "as shardCollection"),
+    sharded("split", "by plain fields: find, middle, bounds"),
+    rewrite(
+        "splitVector",
+        super::shard_key::plan,
+        Reply::Documents,
+        "by plain fields: keyPattern, min, max",
+    ),
+    sharded("moveChunk", "by plain fields: find, bounds"),
+    sharded("moveRange", "by plain fields: min, max"),
+    sharded("mergeChunks", "by plain fields: bounds"),
+    sharded("clearJumboFlag", "by plain fields: find, bounds"),
+    sharded("updateZoneKeyRange", "by plain fields: min, max"),
+    sharded("mergeAllChunksOnShard", "names the collection and a shard"),
+    sharded("moveCollection", "names the collection and a shard"),
+    sharded("unshardCollection", "names the collection and a shard"),
+    sharded("abortReshardCollection", "names the collection only"),
+    sharded("commitReshardCollection", "names the collection only"),
+    sharded("cleanupReshardCollection", "names the collection only"),
     Entry {
         name: "getMore",
         verdict: Verdict::Forward,
@@ -232,6 +267,16 @@ pub const COMMANDS: &[Entry] = &[
         "SCRAM passes through; PLAIN, OIDC and AWS pass; X.509 is refused",
     ),
     forward("abortTransaction", "no field value"),
+    forward("addShardToZone", "names only"),
+    forward("balancerStart", "no field value"),
+    forward("balancerStatus", "no field value"),
+    forward("balancerStop", "no field value"),
+    forward("enableSharding", "no field value"),
+    forward("flushRouterConfig", "no field value"),
+    forward("getShardMap", "names of shards; addresses are replaced"),
+    forward("isdbgrid", "no field value"),
+    forward("listShards", "names of shards; addresses are replaced"),
+    forward("removeShardFromZone", "names only"),
     forward("buildInfo", "no field value"),
     forward("buildinfo", "no field value"),
     forward("collStats", "sizes only"),
@@ -311,8 +356,6 @@ pub const COMMANDS: &[Entry] = &[
     unprotected("dropSearchIndex", "the search engine cannot read sealed values"),
     unprotected("updateSearchIndex", "the search engine cannot read sealed values"),
     unprotected("listSearchIndexes", "the search engine cannot read sealed values"),
-    unprotected("shardCollection", "a sealed shard key could never be rotated"),
-    unprotected("reshardCollection", "a sealed shard key could never be rotated"),
     refuse("applyOps", "would write past the field map"),
     refuse("currentOp", "shows other clients' commands"),
     refuse("eval", "code cannot be analysed"),

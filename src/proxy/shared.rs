@@ -185,11 +185,6 @@ impl Shared {
         &self.service
     }
 
-    /// A number that differs from connection to connection.
-    pub(super) fn turn(&self) -> usize {
-        usize::try_from(self.connections.load(Ordering::Relaxed)).unwrap_or_default()
-    }
-
     /// Notes that a member said that it takes no writes: nobody is sent there until the monitors have seen a change.
     /// Returns once they have, or have had the time, so that whoever connects anew finds nobody who does not know yet.
     pub(super) async fn depose(&self, member: Address) {
@@ -200,7 +195,7 @@ impl Shared {
             version,
             at: Instant::now(),
         })));
-        let knows = |seen: &Arc<Deployment>| seen.primary.as_ref() != Some(&member);
+        let knows = |seen: &Arc<Deployment>| seen.writable() != Some(&member);
         drop(tokio::time::timeout(DEPOSED, changes.wait_for(knows)).await);
         // The monitors of other proxies were told at the same moment as ours.
         tokio::time::sleep(OTHERS).await;

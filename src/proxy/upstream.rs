@@ -12,7 +12,7 @@ use super::leg::Leg;
 use super::shared::{Live, Shared};
 use crate::metrics::{Leg as Side, Metrics, TlsVersion};
 use crate::tls::Target;
-use crate::topology::{Address, Deployment};
+use crate::topology::{Address, Deployment, DeploymentKind};
 
 /// How long a new connection waits for a member that takes writes: an election of a set with default settings takes up
 /// to about twelve seconds.
@@ -47,9 +47,8 @@ async fn follow(shared: &Shared) -> io::Result<Reached> {
     loop {
         let seen = Arc::clone(&changes.borrow_and_update());
         let live = Arc::clone(&shared.live());
-        if let ([only], true) = (live.upstream.hosts.as_slice(), seen.is_alone()) {
-            // The name in the connection string, which need not be the member's own.
-            let leg = dial_target(&live, shared.metrics(), only).await?;
+        if let Some(only) = only(&live, &seen) {
+            let leg = dial_target(&live, shared.metrics(), &only).await?;
             return Ok(Reached { leg, following: None });
         }
         let why = match writable(shared, &seen) {
@@ -72,8 +71,21 @@ async fn follow(shared: &Shared) -> io::Result<Reached> {
     }
 }
 
+/// The one server that there is, so that nothing has to be found out.
+fn only(live: &Live, seen: &Deployment) -> Option<Target> {
+    let ([only], true) = (live.upstream.hosts.as_slice(), seen.is_alone()) else {
+        return None;
+    };
+    match (seen.kind, seen.members.first()) {
+        // A router has no name but the one in the connection string, or by now in its SRV record.
+        (DeploymentKind::Sharded, Some(router)) => Target::parse(router.as_str()),
+        // The name in the connection string, which need not be the member's own.
+        _ => Some(only.clone()),
+    }
+}
+
 fn writable(shared: &Shared, seen: &Deployment) -> Option<Address> {
-    let address = seen.writable(shared.turn())?;
+    let address = seen.writable()?;
     (!shared.is_deposed(address, seen.version)).then(|| address.clone())
 }
 
@@ -82,11 +94,13 @@ fn writable(shared: &Shared, seen: &Deployment) -> Option<Address> {
 pub(super) async fn any_answers(shared: &Shared) -> io::Result<Leg> {
     let live = Arc::clone(&shared.live());
     let seen = shared.members().now();
-    let mut targets = live.upstream.hosts.clone();
-    if targets.len() > 1 || !seen.is_alone() {
+    let mut targets: Vec<Target> = only(&live, &seen).into_iter().collect();
+    if targets.is_empty() {
+        targets.clone_from(&live.upstream.hosts);
         let hosts = shared.hosts();
-        let known = seen.primary.iter().chain(&seen.members).chain(hosts.known());
+        let known = seen.writable().into_iter().chain(&seen.members);
         let known: Vec<_> = known
+            .chain(hosts.known())
             .filter_map(|member| Target::parse(member.as_str()))
             .collect();
         targets.splice(..0, known);

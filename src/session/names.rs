@@ -13,8 +13,11 @@ const BAD: Closing = Closing("malformed reply");
 
 /// Where the reply to this command names members.
 pub(super) fn scope(view: &CommandView<'_>) -> Scope {
-    let stage = (view.name == "aggregate").then(|| first_stage(view)).flatten();
-    names::scope(view.name, stage)
+    if view.name != "aggregate" {
+        return names::scope(view.name, None, false);
+    }
+    let explained = view.get("explain").ok().flatten().is_some_and(|e| e.truthy());
+    names::scope(view.name, first_stage(view), explained)
 }
 
 fn first_stage<'a>(view: &CommandView<'a>) -> Option<&'a str> {
@@ -103,7 +106,7 @@ impl Session {
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let scope = self.pending.front().map_or(Scope::Errors, |front| front.scope);
-        if scope == Scope::Errors && !failed {
+        if !failed && !self.names(cx).concerns(scope) {
             return Ok(());
         }
         let frame = to_client.get(base..).unwrap_or_default();

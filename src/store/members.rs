@@ -1,6 +1,7 @@
 //! Who the upstream's members are and which of them takes writes, as the driver's own monitors see it: they follow
 //! elections and reconfigurations within milliseconds. Sends nothing itself.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +19,8 @@ pub struct Members {
     seen: watch::Sender<Arc<Deployment>>,
     /// Which client is listened to.
     client: AtomicU64,
+    /// A number that differs from proxy to proxy.
+    turn: usize,
 }
 
 impl Default for Members {
@@ -25,6 +28,7 @@ impl Default for Members {
         Self {
             seen: watch::Sender::new(Arc::default()),
             client: AtomicU64::new(0),
+            turn: usize::try_from(RandomState::new().hash_one(0_u8) >> 33).unwrap_or_default(),
         }
     }
 }
@@ -56,6 +60,7 @@ impl Members {
     fn put(&self, mut deployment: Deployment) {
         self.seen.send_if_modified(|last| {
             deployment.version = last.version;
+            deployment.settle_on_a_router(last, self.turn);
             if **last == deployment {
                 return false;
             }
@@ -66,6 +71,14 @@ impl Members {
                     primary,
                     members = deployment.members.len(),
                     "the upstream replica set has another primary"
+                );
+            }
+            if deployment.router != last.router && deployment.kind == DeploymentKind::Sharded {
+                let router = deployment.router.as_ref().map_or("none", Address::as_str);
+                tracing::info!(
+                    router,
+                    answering = deployment.routers.len(),
+                    "connections go to another router of the sharded cluster"
                 );
             }
             *last = Arc::new(std::mem::take(&mut deployment));
@@ -91,12 +104,14 @@ fn read(seen: &TopologyDescription) -> Deployment {
         match server.server_type() {
             ServerType::RsPrimary => deployment.primary = Some(address.clone()),
             ServerType::Mongos => deployment.routers.push(address.clone()),
+            ServerType::Unknown if server.error().is_none() => deployment.awaited.push(address.clone()),
             _ => {}
         }
         deployment.members.push(address);
     }
     deployment.members.sort();
     deployment.routers.sort();
+    deployment.awaited.sort();
     deployment
 }
 

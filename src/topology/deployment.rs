@@ -30,6 +30,10 @@ pub struct Deployment {
     pub primary: Option<Address>,
     /// Routers that answer, in order.
     pub routers: Vec<Address>,
+    /// Members that nothing has been heard of yet, good or bad, in order.
+    pub awaited: Vec<Address>,
+    /// The router that listeners without a server of their own lead to: see [`Deployment::settle_on_a_router`].
+    pub router: Option<Address>,
 }
 
 impl Deployment {
@@ -38,21 +42,46 @@ impl Deployment {
         self.members.len() < 2
     }
 
-    /// The server that takes writes: the primary, or any router (`turn` spreads connections over them).
-    pub fn writable(&self, turn: usize) -> Option<&Address> {
+    /// Whether it is a sharded cluster, also while a reload asks everybody anew: there are servers behind these.
+    pub fn is_routed(&self) -> bool {
+        self.router.is_some() || !self.routers.is_empty()
+    }
+
+    /// Chooses one router: the one of `last`, unless it is known not to answer, else any (`turn` differs from proxy to proxy,
+    /// so that they spread). All connections through a listener have to lead to the same one: drivers take the listener for
+    /// one server, and continue a cursor or a transaction on any of their connections to it, while a router knows only its
+    /// own.
+    pub fn settle_on_a_router(&mut self, last: &Self, turn: usize) {
+        let mut able: Vec<&Address> = self.routers.iter().chain(&self.awaited).collect();
+        able.sort();
+        let stays = last.router.as_ref().filter(|router| able.contains(router));
+        let any = || able.get(turn.checked_rem(able.len())?).copied();
+        self.router = match self.kind {
+            DeploymentKind::Sharded => stays.or_else(any).cloned(),
+            // A reload asks everybody anew.
+            DeploymentKind::Unknown => last.router.clone(),
+            DeploymentKind::Single | DeploymentKind::ReplicaSet => None,
+        };
+    }
+
+    /// The server that takes writes: the primary, or the router that was settled on.
+    pub fn writable(&self) -> Option<&Address> {
         match self.kind {
-            DeploymentKind::Sharded => self.routers.get(turn.checked_rem(self.routers.len())?),
+            DeploymentKind::Sharded => self
+                .router
+                .as_ref()
+                .filter(|router| self.routers.contains(router)),
             DeploymentKind::Unknown => None,
             DeploymentKind::Single => self.members.first(),
             DeploymentKind::ReplicaSet => self.primary.as_ref(),
         }
     }
 
-    /// Whether writes go to another member than this one: a connection that follows the primary then has no business
-    /// there any more. Without a primary nobody can say.
+    /// Whether writes go to another server than this one: a connection that follows them then has no business there any
+    /// more. Without a primary, or a router that answers, nobody can say.
     pub fn has_moved_from(&self, member: &Address) -> bool {
-        self.kind == DeploymentKind::ReplicaSet
-            && self.primary.as_ref().is_some_and(|primary| primary != member)
+        matches!(self.kind, DeploymentKind::ReplicaSet | DeploymentKind::Sharded)
+            && self.writable().is_some_and(|writable| writable != member)
     }
 
     /// The set's members as its primary names them; `None` while there is no primary, because seeds under other names and
@@ -83,34 +112,91 @@ mod tests {
             kind: DeploymentKind::ReplicaSet,
             members: ["a:1", "b:1", "c:1"].map(address).to_vec(),
             primary: primary.map(address),
-            routers: Vec::new(),
+            ..Deployment::default()
         }
     }
 
     #[test]
     fn follows_the_primary() {
         let (with, without) = (set(Some("b:1")), set(None));
-        assert_eq!(with.writable(7), Some(&address("b:1")));
-        assert_eq!(without.writable(0), None);
+        assert_eq!(with.writable(), Some(&address("b:1")));
+        assert_eq!(without.writable(), None);
         assert!(with.has_moved_from(&address("a:1")));
         assert!(!with.has_moved_from(&address("b:1")));
         assert!(!without.has_moved_from(&address("a:1")));
     }
 
-    #[test]
-    fn spreads_connections_over_routers_that_answer() {
-        let mut sharded = Deployment {
+    fn sharded(routers: &[&str]) -> Deployment {
+        Deployment {
             kind: DeploymentKind::Sharded,
             members: ["a:1", "b:1", "c:1"].map(address).to_vec(),
+            routers: routers.iter().map(|router| address(router)).collect(),
+            ..Deployment::default()
+        }
+    }
+
+    #[test]
+    fn settles_on_one_router_for_as_long_as_it_answers() {
+        let mut last = Deployment::default();
+        let mut seen = |routers: &[&str], turn| {
+            let mut now = sharded(routers);
+            now.settle_on_a_router(&last, turn);
+            last = now.clone();
+            now
+        };
+        let writable = |seen: &Deployment| seen.writable().map(|router| router.as_str().to_owned());
+        assert_eq!(writable(&seen(&[], 5)), None);
+        let first = seen(&["b:1", "c:1"], 3);
+        assert_eq!(
+            writable(&first).as_deref(),
+            Some("c:1"),
+            "another turn, another router"
+        );
+        assert!(first.has_moved_from(&address("b:1")) && !first.has_moved_from(&address("c:1")));
+        assert_eq!(writable(&seen(&["a:1", "b:1", "c:1"], 3)).as_deref(), Some("c:1"));
+        let other = seen(&["a:1", "b:1"], 3);
+        assert_eq!(writable(&other).as_deref(), Some("b:1"));
+        assert!(other.has_moved_from(&address("c:1")));
+        assert_eq!(
+            writable(&seen(&["a:1", "b:1", "c:1"], 3)).as_deref(),
+            Some("b:1"),
+            "one that is back changes nothing"
+        );
+        let none = seen(&[], 3);
+        assert!(
+            !none.has_moved_from(&address("b:1")),
+            "connections may outlive what monitors see"
+        );
+    }
+
+    #[test]
+    fn waits_for_word_of_its_router_before_it_takes_another() {
+        let mut before = sharded(&["a:1", "b:1"]);
+        before.settle_on_a_router(&Deployment::default(), 1);
+        let mut unknown = Deployment {
+            awaited: ["a:1", "b:1", "c:1"].map(address).to_vec(),
             ..Deployment::default()
         };
-        assert_eq!(sharded.writable(0), None);
-        sharded.routers = ["a:1", "c:1"].map(address).to_vec();
-        let turns: Vec<_> = (0..4)
-            .map(|turn| sharded.writable(turn).unwrap().as_str())
-            .collect();
-        assert_eq!(turns, ["a:1", "c:1", "a:1", "c:1"]);
-        assert!(!sharded.has_moved_from(&address("b:1")));
+        unknown.settle_on_a_router(&before, 0);
+        assert_eq!(unknown.writable(), None);
+        let mut half = sharded(&["a:1"]);
+        half.awaited = vec![address("b:1")];
+        half.settle_on_a_router(&unknown, 0);
+        assert_eq!(half.writable(), None);
+        assert!(!half.has_moved_from(&address("b:1")));
+        let mut whole = sharded(&["a:1", "b:1"]);
+        whole.settle_on_a_router(&half, 0);
+        assert_eq!(whole.writable(), Some(&address("b:1")));
+        let mut without = sharded(&["a:1"]);
+        without.settle_on_a_router(&half, 0);
+        assert_eq!(without.writable(), Some(&address("a:1")));
+    }
+
+    #[test]
+    fn has_a_router_in_a_sharded_cluster_only() {
+        let mut one = set(Some("a:1"));
+        one.settle_on_a_router(&sharded(&["a:1"]), 0);
+        assert_eq!(one.router, None);
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub struct Listener {
 pub struct HostMap {
     listeners: Vec<Listener>,
     unlisted: Vec<Address>,
+    routed: bool,
 }
 
 impl HostMap {
@@ -111,7 +112,20 @@ impl HostMap {
         Ok(Self {
             listeners,
             unlisted: Vec::new(),
+            routed: false,
         })
+    }
+
+    /// The same map of a sharded cluster's routers: behind them are servers that nobody has told of.
+    #[must_use]
+    pub fn routed(mut self, routed: bool) -> Self {
+        self.routed = routed;
+        self
+    }
+
+    /// Whether replies may name servers that are not [known](Self::known).
+    pub fn is_routed(&self) -> bool {
+        self.routed
     }
 
     /// The same map that also knows these members: whichever of them has no listener must not be named.

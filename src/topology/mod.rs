@@ -10,6 +10,7 @@ pub mod hello;
 pub mod hosts;
 pub mod names;
 pub mod ports;
+mod stranger;
 
 pub use deployment::{Deployment, DeploymentKind};
 pub use hello::{HelloFacts, facts, rewrite, rewrite_request};

@@ -6,6 +6,7 @@
 
 use super::copier::{Copier, string_value};
 use super::hosts::{Address, HostMap};
+use super::stranger;
 use crate::bson::{Doc, Element, Malformed, kind};
 use crate::limits;
 
@@ -28,6 +29,8 @@ pub struct Names<'a> {
 pub enum Scope {
     /// Error texts only.
     Errors,
+    /// Error texts, and of a sharded cluster what each shard said (`raw`).
+    Shards,
     /// All of it: the server speaks of itself.
     Status,
     /// `serverInfo` of a query plan.
@@ -36,17 +39,26 @@ pub enum Scope {
     Batch,
 }
 
-/// What the reply of a command has to be searched for. `stage` is an aggregation's first stage.
-pub fn scope(command: &str, stage: Option<&str>) -> Scope {
+/// What the reply of a command has to be searched for. `stage` is an aggregation's first stage; `explained` says that a
+/// plan was asked for in place of its documents.
+pub fn scope(command: &str, stage: Option<&str>, explained: bool) -> Scope {
     match (command, stage) {
+        _ if explained => Scope::Plan,
         ("aggregate", Some("$indexStats" | "$collStats" | "$planCacheStats" | "$currentOp")) => Scope::Batch,
         ("explain", _) => Scope::Plan,
         (
             "replSetGetStatus" | "replSetGetConfig" | "serverStatus" | "hostInfo" | "getCmdLineOpts"
-            | "connPoolStats" | "getLog" | "listShards" | "getShardMap" | "whatsmyuri",
+            | "connPoolStats" | "getLog" | "listShards" | "getShardMap" | "getShardVersion" | "isdbgrid"
+            | "shardConnPoolStats" | "whatsmyuri",
             _,
         ) => Scope::Status,
-        _ => Scope::Errors,
+        // A router answers these itself, in the form of one server.
+        (
+            "aggregate" | "bulkWrite" | "count" | "delete" | "distinct" | "find" | "findAndModify"
+            | "findandmodify" | "getMore" | "insert" | "update",
+            _,
+        ) => Scope::Errors,
+        _ => Scope::Shards,
     }
 }
 
@@ -73,31 +85,56 @@ impl<'a> Names<'a> {
         self.map.advertised(member).or_else(answering)
     }
 
+    /// Whether a reply without an error, of a command with this scope, can name anybody.
+    pub fn concerns(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Errors => false,
+            Scope::Shards => self.map.is_routed(),
+            Scope::Status | Scope::Plan | Scope::Batch => true,
+        }
+    }
+
     /// The reply with every member's address replaced; `None` where there is none, so that its bytes can go on.
     ///
     /// # Errors
     /// [`Malformed`] where the reply is not BSON, or nests deeper than the server's own limit.
     pub fn rewrite(&self, reply: Doc<'_>, scope: Scope) -> Result<Option<Vec<u8>>, Malformed> {
-        let out = self.document(reply, scope, b"", 0)?;
+        let out = self.document(reply, scope, Place::default())?;
         Ok((out != reply.bytes()).then_some(out))
     }
 
-    /// A text with the addresses of known members replaced; `None` where there is none.
+    /// A text with the addresses of known members replaced, and behind routers whatever looks like an address; `None`
+    /// where there is none.
     pub fn text(&self, text: &str) -> Option<String> {
         if !text.contains(':') {
             return None;
         }
         let lower = text.to_ascii_lowercase();
         let (mut out, mut from) = (String::new(), 0);
-        while let Some((at, member)) = self.first_member(&lower, from) {
+        while let Some((at, length, instead)) = self.first_address(&lower, from) {
             out.push_str(text.get(from..at)?);
-            out.push_str(&self.instead_of(member));
-            from = at + member.as_str().len();
+            out.push_str(&instead);
+            from = at + length;
         }
         (from > 0).then(|| {
             out.push_str(text.get(from..).unwrap_or_default());
             out
         })
+    }
+
+    /// The leftmost address that must not show, from an offset on: where, how long, and what stands in its place.
+    fn first_address(&self, lower: &str, from: usize) -> Option<(usize, usize, String)> {
+        let member = self
+            .first_member(lower, from)
+            .map(|(at, member)| (at, member.as_str().len(), self.instead_of(member)));
+        let stranger = self
+            .map
+            .is_routed()
+            .then(|| stranger::first(lower, from))
+            .flatten()
+            .map(|found| (found.at, found.length, self.instead_of(&found.address)));
+        // The first of two at one place: a member's own listener.
+        member.into_iter().chain(stranger).min_by_key(|(at, ..)| *at)
     }
 
     /// The leftmost address of a member in the text, from an offset on.
@@ -118,6 +155,10 @@ impl<'a> Names<'a> {
     fn instead_of(&self, member: &Address) -> String {
         match self.shown(member) {
             Some(listener) => listener.as_str().to_owned(),
+            // What is shown already.
+            None if member == self.listener && !self.map.known().any(|known| known == member) => {
+                member.as_str().to_owned()
+            }
             None => hidden(member),
         }
     }
@@ -126,10 +167,8 @@ impl<'a> Names<'a> {
     fn addresses(&self, text: &str) -> String {
         let (set, list) = text.split_once('/').map_or(("", text), |(set, list)| (set, list));
         let shown = list.split(',').map(|one| match Address::parse(one) {
-            Some(address) if address != *self.listener || self.map.known().any(|m| *m == address) => {
-                self.instead_of(&address)
-            }
-            _ => one.to_owned(),
+            Some(address) => self.instead_of(&address),
+            None => one.to_owned(),
         });
         let shown = shown.collect::<Vec<_>>().join(",");
         if set.is_empty() {
@@ -139,31 +178,22 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// `within` is the key that the document (or the array around it) stands under.
-    fn document(
-        &self,
-        doc: Doc<'_>,
-        scope: Scope,
-        within: &[u8],
-        depth: usize,
-    ) -> Result<Vec<u8>, Malformed> {
-        if depth > limits::MAX_DEPTH {
+    fn document(&self, doc: Doc<'_>, scope: Scope, place: Place<'_>) -> Result<Vec<u8>, Malformed> {
+        if place.depth > limits::MAX_DEPTH {
             return Err(Malformed { at: doc.start() });
         }
         let mut out = Copier::new(doc);
         let mut option = false;
         for element in doc.elements() {
             let element = element?;
-            let key = self.key(&element, scope);
+            let key = self.key(&element, scope, place);
             let key = key.as_deref().unwrap_or(element.key);
             match element.document()? {
-                Some(inner) if enters(scope, element.key, within, depth) => {
-                    let is_item = element.key.iter().all(u8::is_ascii_digit);
-                    let under = if is_item { within } else { element.key };
-                    let inner = self.document(inner, scope, under, depth + 1)?;
+                Some(inner) if enters(scope, element.key, place) => {
+                    let inner = self.document(inner, scope, place.under(element.key))?;
                     out.put_as(element.kind, key, &inner);
                 }
-                _ => match self.value(&element, scope, within, depth, &mut option) {
+                _ => match self.value(&element, scope, place, &mut option) {
                     Some(Value::Text(text)) => out.put_as(kind::STRING, key, &string_value(&text)),
                     Some(Value::Port(port)) => {
                         out.put_as(kind::INT32, key, &i32::from(port).to_le_bytes());
@@ -175,9 +205,10 @@ impl<'a> Names<'a> {
         Ok(out.finish())
     }
 
-    /// Pools and maps have addresses for keys.
-    fn key(&self, element: &Element<'_>, scope: Scope) -> Option<Vec<u8>> {
-        if scope != Scope::Status || !element.key.contains(&b':') {
+    /// Pools and maps have addresses for keys, and so has what each shard said.
+    fn key(&self, element: &Element<'_>, scope: Scope, place: Place<'_>) -> Option<Vec<u8>> {
+        let of_a_shard = scope == Scope::Shards && place.depth == 1 && place.within == b"raw";
+        if !(scope == Scope::Status || of_a_shard) || !element.key.contains(&b':') {
             return None;
         }
         let key = std::str::from_utf8(element.key).ok()?;
@@ -191,22 +222,26 @@ impl<'a> Names<'a> {
         &self,
         element: &Element<'_>,
         scope: Scope,
-        within: &[u8],
-        depth: usize,
+        place: Place<'_>,
         option: &mut bool,
     ) -> Option<Value> {
+        let Place { within, outer, depth } = place;
         let is_port = element.key == b"port" && matches!(within, b"net" | b"serverInfo");
         if is_port && matches!(scope, Scope::Status | Scope::Plan) {
             return Some(Value::Port(self.listener.port()));
         }
         let text = element.text()?;
         let replaced = match scope {
-            Scope::Errors => self.text(text).filter(|_| element.key == b"errmsg"),
+            Scope::Errors | Scope::Shards => self.text(text).filter(|_| element.key == b"errmsg"),
             Scope::Batch if element.key == b"host" => Some(self.listener.as_str().to_owned()),
             Scope::Batch => self.text(text).filter(|_| element.key == b"errmsg"),
             Scope::Plan => match (within, element.key) {
                 (b"serverInfo", b"host") => Some(self.listener.host().to_owned()),
                 (_, b"connectionString") => Some(self.addresses(text)),
+                // What each shard plans: `shards: { shard01: { host: … } }`.
+                (_, b"host") if depth == 2 && (outer == b"shards" || within == b"shards") => {
+                    Some(self.addresses(text))
+                }
                 (_, b"errmsg") => self.text(text),
                 _ => None,
             },
@@ -221,7 +256,15 @@ impl<'a> Names<'a> {
                 | (b"hosts" | b"passives" | b"arbiters" | b"map" | b"connStrings", _)
                 | (
                     _,
-                    b"host" | b"me" | b"primary" | b"addr" | b"syncSourceHost" | b"syncingTo" | b"source",
+                    b"host"
+                    | b"me"
+                    | b"primary"
+                    | b"addr"
+                    | b"syncSourceHost"
+                    | b"syncingTo"
+                    | b"source"
+                    | b"configsvrConnectionString"
+                    | b"configServer",
                 ) => Some(self.addresses(text)),
                 _ => self.text(text),
             },
@@ -235,14 +278,42 @@ enum Value {
     Port(u16),
 }
 
+/// Where a document stands in the reply.
+#[derive(Clone, Copy, Default)]
+struct Place<'d> {
+    /// The key that it, or the array around it, stands under.
+    within: &'d [u8],
+    /// The key that the document around it stands under.
+    outer: &'d [u8],
+    depth: usize,
+}
+
+impl<'d> Place<'d> {
+    fn under(self, key: &'d [u8]) -> Self {
+        let is_item = !key.is_empty() && key.iter().all(u8::is_ascii_digit);
+        Self {
+            within: if is_item { self.within } else { key },
+            outer: if is_item { self.outer } else { self.within },
+            depth: self.depth + 1,
+        }
+    }
+}
+
 /// Whether an embedded document can hold names in this scope.
-fn enters(scope: Scope, key: &[u8], within: &[u8], depth: usize) -> bool {
-    let of = |names: &[&[u8]]| names.contains(&key) || names.contains(&within);
+fn enters(scope: Scope, key: &[u8], place: Place<'_>) -> bool {
+    let of = |names: &[&[u8]]| names.contains(&key) || names.contains(&place.within);
+    let has_errors = of(&[b"writeErrors", b"writeConcernError"]);
     match scope {
         Scope::Status | Scope::Plan => true,
-        Scope::Errors => of(&[b"writeErrors", b"writeConcernError"]),
+        Scope::Errors => has_errors,
+        Scope::Shards => {
+            let is_raw = place.depth == 0 && key == b"raw" || place.depth == 1 && place.within == b"raw";
+            is_raw || has_errors
+        }
         // cursor, batch, document: no deeper.
-        Scope::Batch => depth < 3 && of(&[b"cursor", b"firstBatch", b"nextBatch", b"writeConcernError"]),
+        Scope::Batch => {
+            place.depth < 3 && of(&[b"cursor", b"firstBatch", b"nextBatch", b"writeConcernError"])
+        }
     }
 }
 

@@ -187,7 +187,8 @@ fn commands() -> Vec<Case> {
             |n| doc! { n: "p" },
         ),
         command(
-            "listCollections abortTransaction buildInfo buildinfo commitTransaction configureFailPoint connPoolStats \
+            "listCollections abortTransaction addShardToZone balancerStart balancerStatus balancerStop enableSharding \
+                 flushRouterConfig getShardMap isdbgrid listShards removeShardFromZone buildInfo buildinfo commitTransaction configureFailPoint connPoolStats \
                  connectionStatus createRole createUser dbStats dbstats dropAllRolesFromDatabase dropAllUsersFromDatabase \
                  dropDatabase dropRole dropUser endSessions features fsync fsyncUnlock getCmdLineOpts getDefaultRWConcern \
                  getFreeMonitoringStatus getParameter getnonce grantPrivilegesToRole grantRolesToRole grantRolesToUser \
@@ -224,16 +225,55 @@ fn commands() -> Vec<Case> {
             Refused(Reason::Command),
             |n| doc! { n: "p", "with": "SECRET" },
         ),
-        command("renameCollection shardCollection reshardCollection", Kept, |n| {
+        command("renameCollection", Kept, |n| {
             doc! { n: "c.open", "to": "c.elsewhere", "$db": "admin" }
         }),
+        command("renameCollection", Refused(Reason::Command), |n| {
+            doc! { n: "c.p", "to": "c.elsewhere", "$db": "admin" }
+        }),
+        // By a protected field of an open collection, by a plain one of a protected collection.
+        command(SHARDED, Kept, |n| {
+            doc! { n: "c.open", "key": { "nhs": 1 }, "keyPattern": { "nhs": 1 }, "find": { "nhs": 5 }, "$db": "admin" }
+        }),
+        command(SHARDED, Kept, |n| {
+            doc! { n: "c.p", "key": { "ward": 1, "_id": "hashed" }, "to": "shard1", "$db": "admin",
+            "find": { "ward": "A" }, "bounds": [{ "ward": "A" }, { "ward": "B" }], "min": { "ward": 1 }, "max": { "ward": 2 },
+            "zones": [{ "zone": "z", "min": { "ward": "A" }, "max": { "ward": "B" } }], "keyPattern": { "ward": 1 } }
+        }),
         command(
-            "renameCollection shardCollection reshardCollection",
-            Refused(Reason::Command),
-            |n| {
-                doc! { n: "c.p", "to": "c.elsewhere", "$db": "admin" }
-            },
+            SHARDED,
+            Sent,
+            |n| doc! { n: "c.p", "comment": "SECRET", "$db": "admin" },
         ),
+        command(SHARDED, Refused(Reason::Index), |n| {
+            doc! { n: "c.p", "key": { "ward": 1, "nhs": "hashed" }, "$db": "admin" }
+        }),
+        command(SHARDED, Refused(Reason::Index), |n| {
+            doc! { n: "c.p", "find": { "nhs": "SECRET" }, "$db": "admin" }
+        }),
+        command(SHARDED, Refused(Reason::Index), |n| {
+            doc! { n: "c.p", "middle": { "contacts.phone": "SECRET" }, "$db": "admin" }
+        }),
+        command(SHARDED, Refused(Reason::Index), |n| {
+            doc! { n: "c.p", "bounds": [{ "ward": 1 }, { "contacts": { "phone": "SECRET" } }], "$db": "admin" }
+        }),
+        command(SHARDED, Refused(Reason::Index), |n| {
+            doc! { n: "c.p", "min": { "ward": 1 }, "max": { "nhs": "SECRET" }, "$db": "admin" }
+        }),
+        command(SHARDED, Refused(Reason::Index), |n| {
+            doc! { n: "c.p", "zones": [{ "zone": "z", "min": { "nhs": "SECRET" }, "max": { "nhs": "T" } }], "$db": "admin" }
+        }),
+        command(
+            SHARDED,
+            Refused(Reason::Index),
+            |n| doc! { n: "p", "keyPattern": { "nhs": 1 } },
+        ),
+        command(SHARDED, Refused(Reason::Operator), |n| {
+            doc! { n: "c.p", "find": { "$or": [{ "nhs": "SECRET" }] }, "$db": "admin" }
+        }),
+        command(SHARDED, Refused(Reason::Option), |n| {
+            doc! { n: "c.p", "future": { "nhs": "SECRET" }, "$db": "admin" }
+        }),
         command(
             "applyOps currentOp eval $eval godinsert replSetReconfig",
             Refused(Reason::Command),
@@ -243,6 +283,10 @@ fn commands() -> Vec<Case> {
         ),
     ]
 }
+
+const SHARDED: &str = "shardCollection reshardCollection refineCollectionShardKey analyzeShardKey checkShardingIndex split \
+     splitVector moveChunk moveRange mergeChunks clearJumboFlag updateZoneKeyRange mergeAllChunksOnShard moveCollection \
+     unshardCollection abortReshardCollection commitReshardCollection cleanupReshardCollection";
 
 const UNPROTECTED: &str = "cloneCollectionAsCapped convertToCapped filemd5 mapReduce mapreduce planCacheListFilters \
      planCacheSetFilter planCacheClearFilters createSearchIndexes dropSearchIndex updateSearchIndex listSearchIndexes";

@@ -22,7 +22,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,9 +120,9 @@ class Certs:
                           "-startdate", "20200101000000Z", "-enddate", "20200102000000Z")
         return pem, key
 
-    def issue_joined(self, name: str) -> Path:
+    def issue_joined(self, name: str, **options) -> Path:
         """Certificate and key in one file, the form in which mongod and drivers want them."""
-        pem, key = self.issue(name)
+        pem, key = self.issue(name, **options)
         joined = self.directory / f"{name}-joined.pem"
         joined.write_text(pem.read_text() + key.read_text())
         joined.chmod(0o600)
@@ -140,8 +140,10 @@ class Certs:
 class Mongod:
     """A single-node replica set: TLS required, SCRAM users, profiler on everything, uncompressed files, loud log."""
 
-    def __init__(self, directory: Path, certs: Certs, *, verbose: bool = True):
+    def __init__(self, directory: Path, certs: Certs, *, verbose: bool = True, name: str | None = None, wrap: Sequence[str] = ()):
+        """`name` is a further name for its certificate; `wrap` a command line that its own is appended to."""
         self.directory = directory
+        self.wrap = wrap
         self.dbpath = directory / "db"
         self.log = directory / "mongod.log"
         self.certs = certs
@@ -152,11 +154,12 @@ class Mongod:
         self.keyfile = directory / "keyfile"
         self.keyfile.write_text(base64.b64encode(secrets.token_bytes(96)).decode())
         self.keyfile.chmod(0o600)
-        self.pem = certs.issue_joined(f"mongod-{self.port}")
+        san = {"san": f"DNS:{name},DNS:localhost,IP:127.0.0.1"} if name else {}
+        self.pem = certs.issue_joined(f"mongod-{self.port}", **san)
 
     def start(self) -> Mongod:
         args = [
-            mongod_binary(), "--dbpath", str(self.dbpath), "--logpath", str(self.log), "--logappend",
+            *self.wrap, mongod_binary(), "--dbpath", str(self.dbpath), "--logpath", str(self.log), "--logappend",
             "--port", str(self.port), "--bind_ip", "127.0.0.1", "--unixSocketPrefix", str(self.directory),
             "--replSet", "rs0", "--oplogSize", "200", "--wiredTigerCacheSizeGB", "0.5",
             "--tlsMode", "requireTLS", "--tlsCertificateKeyFile", str(self.pem), "--tlsCAFile", str(self.certs.ca),
@@ -439,9 +442,11 @@ class Proxy:
     def __init__(self, directory: Path, mongod: Mongod, collections: list[Collection], *,
                  vault: str = "encryption.__keyVault", extra_toml: str = "", client_ca: Path | None = None,
                  plaintext_listener: bool = False, audit: bool = True, compression: str | None = None, upstream_options: str = "",
-                 master_key: Path | None = None, listen: str | None = None, port: int | None = None):
+                 master_key: Path | None = None, listen: str | None = None, port: int | None = None,
+                 upstream: str | None = None, name: str | None = None, wrap: Sequence[str] = ()):
         """`mongod` may be a replica set. `listen` stands in place of the one `[[listen]]` that there is otherwise; `port` is
-        then where clients begin."""
+        then where clients begin. `upstream` is a connection string in place of the server's own, `name` a further name for
+        the certificate, `wrap` a command line that the proxy's own is appended to."""
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.mongod = mongod
@@ -452,16 +457,19 @@ class Proxy:
         self.master_key = master_key or directory / "master.key"
         self.process: subprocess.Popen[bytes] | None = None
         self.born = mongod.now()
-        self.certificate, self.private_key = mongod.certs.issue(f"proxy-{self.port}")
+        self.wrap = wrap
+        san = {"san": f"DNS:{name},DNS:localhost,IP:127.0.0.1"} if name else {}
+        self.certificate, self.private_key = mongod.certs.issue(f"proxy-{self.port}", **san)
         self.collections = collections
         self.options = dict(vault=vault, extra_toml=extra_toml, client_ca=client_ca, plaintext_listener=plaintext_listener, audit=audit,
-                            compression=compression, upstream_options=upstream_options, listen=listen)
+                            compression=compression, upstream_options=upstream_options, listen=listen, upstream=upstream)
         self.write_config()
 
     def write_config(self) -> None:
         o = self.options
+        upstream = o["upstream"] or self.mongod.uri(SERVICE, replica_set=True)
         parts = [
-            f'[upstream]\nuri = "{self.mongod.uri(SERVICE, replica_set=True)}{o["upstream_options"]}"\n',
+            f'[upstream]\nuri = "{upstream}{o["upstream_options"]}"\n',
             o["listen"] or f'[[listen]]\naddress = "127.0.0.1:{self.port}"\n' + ("allow_plaintext = true\n" if o["plaintext_listener"] else "")
             + (f'compression = {o["compression"]}\n' if o["compression"] is not None else ""),
         ]
@@ -488,7 +496,7 @@ class Proxy:
         sink = self.log.open("ab")
         # The log itself must not meet the limit: a pipe does not.
         logger = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=sink) if largest_file else None
-        self.process = subprocess.Popen([binary, "serve", "--config", str(self.config), "--log-format", "json"],
+        self.process = subprocess.Popen([*self.wrap, binary, "serve", "--config", str(self.config), "--log-format", "json"],
                                         stdout=logger.stdin if logger else sink, stderr=subprocess.STDOUT, cwd=self.directory,
                                         preexec_fn=limit if largest_file else None, restore_signals=largest_file is None,
                                         env={**os.environ, "RUST_LOG": os.environ.get("FIELDVEIL_TEST_LOG", "trace")})
@@ -547,7 +555,7 @@ class Proxy:
     def cli(self, *args: str, check: bool = False, **kwargs) -> subprocess.CompletedProcess[str]:
         """`fieldveil <args> --config <this configuration>`."""
         binary = fieldveil_binary()
-        done = subprocess.run([binary, *args, "--config", str(self.config)], capture_output=True, text=True,
+        done = subprocess.run([*self.wrap, binary, *args, "--config", str(self.config)], capture_output=True, text=True,
                               cwd=self.directory, timeout=60, **kwargs)
         assert not check or done.returncode == 0, f"fieldveil {' '.join(args)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

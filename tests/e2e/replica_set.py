@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,9 +49,13 @@ def free_ports(count: int) -> int:
 class ReplicaSet:
     """Three members with TLS and SCRAM; behaves as a `Mongod` towards a `Proxy`."""
 
-    def __init__(self, directory: Path, certs: Certs, *, members: int = 3, verbose: bool = True):
+    def __init__(self, directory: Path, certs: Certs, *, members: int = 3, verbose: bool = True, names: Sequence[str] = (),
+                 wrap: Sequence[str] = ()):
+        """The set's own configuration calls the members by `names`, or by their IP address; `wrap` as for `Mongod`."""
         self.certs = certs
-        self.members = [Mongod(directory / f"member-{n}", certs, verbose=verbose) for n in range(members)]
+        self.names = names or ["127.0.0.1"] * members
+        self.members = [Mongod(directory / f"member-{n}", certs, verbose=verbose, name=names[n] if names else None, wrap=wrap)
+                        for n in range(members)]
         for member in self.members:
             # One key for all: they authenticate to each other with it.
             member.keyfile = self.members[0].keyfile
@@ -81,9 +86,8 @@ class ReplicaSet:
             member.stop(signal.SIGKILL)
             shutil.rmtree(member.dbpath, ignore_errors=True)
 
-    @staticmethod
-    def address(member: Mongod) -> str:
-        return f"127.0.0.1:{member.port}"
+    def address(self, member: Mongod) -> str:
+        return f"{self.names[self.members.index(member)]}:{member.port}"
 
     @property
     def addresses(self) -> list[str]:

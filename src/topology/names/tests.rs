@@ -232,9 +232,175 @@ fn plans_and_index_statistics_name_the_listener() {
 
 #[test]
 fn documents_are_not_searched() {
-    assert_eq!(scope("find", None), Scope::Errors);
-    assert_eq!(scope("aggregate", Some("$match")), Scope::Errors);
-    assert_eq!(scope("aggregate", Some("$indexStats")), Scope::Batch);
+    assert_eq!(scope("find", None, false), Scope::Errors);
+    assert_eq!(scope("aggregate", Some("$match"), false), Scope::Errors);
+    assert_eq!(scope("aggregate", Some("$indexStats"), false), Scope::Batch);
     let batch = doc! { "cursor": { "firstBatch": [{ "host": "db1.internal:27017", "errmsg": "db1.internal:27017" }] }, "ok": 1.0 };
     assert_eq!(renamed(&batch, Scope::Errors), batch);
+}
+
+/// One router is known, the shards behind it are not. Forms from the documentation of each command.
+fn behind_a_router(reply: &Document, scope: Scope) -> Document {
+    let open = Listener {
+        advertise: address("proxy:9"),
+        member: None,
+    };
+    let map = HostMap::new(vec![open])
+        .unwrap()
+        .knowing(&["router.internal:27017"].map(address))
+        .routed(true);
+    let listener = address("proxy:9");
+    let bytes = ::bson::serialize_to_vec(reply).unwrap();
+    let names = Names::new(&map, &listener, None, None);
+    let out = names.rewrite(Doc::at(&bytes, 0).unwrap(), scope).unwrap();
+    let out = out.unwrap_or(bytes);
+    Doc::at(&out, 0).unwrap().validate().unwrap();
+    ::bson::deserialize_from_slice(&out).unwrap()
+}
+
+#[test]
+fn a_routers_errors_name_no_shard() {
+    let reply = doc! {
+        "ok": 0.0, "code": 6, "codeName": "HostUnreachable",
+        "errmsg": "Write failed :: caused by :: Error connecting to s1.internal:27018 (10.0.0.5:27018) :: caused by :: Connection refused",
+        "writeConcernError": { "code": 64, "errmsg": "waiting for replication timed out; Error details: { s2.internal:27018: 1 } at shard01/s1:27018,s2:27018" },
+        "keyValue": { "host": "s1.internal:27018" },
+    };
+    let got = behind_a_router(&reply, Scope::Errors);
+    let text = got.get_str("errmsg").unwrap();
+    assert!(
+        text.starts_with("Write failed :: caused by :: Error connecting to hidden-"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with(".invalid:27017) :: caused by :: Connection refused"),
+        "{text}"
+    );
+    let concern = got
+        .get_document("writeConcernError")
+        .unwrap()
+        .get_str("errmsg")
+        .unwrap();
+    assert!(
+        !concern.contains("internal") && !concern.contains("s1:27018"),
+        "{concern}"
+    );
+    assert_eq!(
+        got.get_document("keyValue").unwrap().get_str("host").unwrap(),
+        "s1.internal:27018",
+        "a document's value"
+    );
+    let stale = doc! {
+        "ok": 0.0, "code": 13388, "codeName": "StaleConfig",
+        "errmsg": "Failed to read local metadata. :: caused by :: sharding status of collection clinic.patients is not currently available for reading and needs to be recovered",
+        "ns": "clinic.patients", "vReceived": { "e": 1 }, "shardId": "shard01",
+    };
+    assert_eq!(behind_a_router(&stale, Scope::Errors), stale);
+}
+
+#[test]
+fn what_each_shard_said_stands_under_no_address() {
+    let reply = doc! {
+        "raw": {
+            "shard01/s1.internal:27018,s2.internal:27018": { "numIndexesBefore": 1, "numIndexesAfter": 2, "commitQuorum": "votingMembers", "ok": 1.0 },
+            "shard02/s3:27018": { "ok": 0.0, "errmsg": "cannot reach s4.internal:27018", "code": 6 },
+        },
+        "ok": 1.0, "$clusterTime": { "clusterTime": 5 },
+    };
+    let names = {
+        let map = HostMap::new(Vec::new()).unwrap().routed(true);
+        Names::new(&map, &address("proxy:9"), None, None).concerns(scope("createIndexes", None, false))
+    };
+    assert!(names, "also where nothing failed");
+    let got = behind_a_router(&reply, scope("createIndexes", None, false));
+    let shown = got.to_string();
+    assert!(
+        !shown.contains("internal") && !shown.contains("s3:27018"),
+        "{shown}"
+    );
+    let raw = got.get_document("raw").unwrap();
+    assert!(
+        raw.keys().next().unwrap().starts_with("shard01/hidden-"),
+        "{shown}"
+    );
+    assert_eq!(raw.len(), 2);
+    assert_eq!(
+        got.get_document("$clusterTime").unwrap(),
+        &doc! { "clusterTime": 5 }
+    );
+    // A document of the application is never below `raw`.
+    assert_eq!(scope("findAndModify", None, false), Scope::Errors);
+    assert_eq!(scope("dbStats", None, false), Scope::Shards);
+}
+
+#[test]
+fn plans_of_shards_name_no_host() {
+    let aggregate = doc! {
+        "serverInfo": { "host": "router", "port": 27017 }, "mergeType": "mongos",
+        "splitPipeline": { "shardsPart": [{ "$match": { "host": "s1.internal:27018" } }], "mergerPart": [] },
+        "shards": {
+            "shard01": { "host": "s1.internal:27018", "queryPlanner": { "parsedQuery": { "host": { "$eq": "kept" } } } },
+            "shard02": { "host": "s3:27018", "stages": [{ "$cursor": { "host": "kept" } }] },
+        }, "ok": 1.0,
+    };
+    let got = behind_a_router(&aggregate, scope("aggregate", Some("$match"), true));
+    let shards = got.get_document("shards").unwrap();
+    for shard in ["shard01", "shard02"] {
+        let host = shards.get_document(shard).unwrap().get_str("host").unwrap();
+        assert!(host.starts_with("hidden-"), "{host}");
+    }
+    assert!(shards.to_string().matches("kept").count() == 2, "{shards}");
+    assert_eq!(
+        got.get_document("serverInfo").unwrap(),
+        &doc! { "host": "proxy", "port": 9 }
+    );
+    assert_eq!(
+        got.get("splitPipeline"),
+        aggregate.get("splitPipeline"),
+        "the query is the client's own"
+    );
+    let find = doc! {
+        "queryPlanner": { "winningPlan": { "stage": "SHARD_MERGE", "shards": [
+            { "shardName": "shard01", "connectionString": "shard01/s1.internal:27018", "serverInfo": { "host": "s1", "port": 27018 } },
+        ] } }, "ok": 1.0,
+    };
+    let shown = behind_a_router(&find, scope("explain", None, false)).to_string();
+    assert!(!shown.contains("internal") && !shown.contains("27018"), "{shown}");
+}
+
+#[test]
+fn a_routers_status_names_nobody_behind_it() {
+    let status = doc! {
+        "host": "router.internal:27017", "process": "mongos",
+        "sharding": { "configsvrConnectionString": "csrs/c1.internal:27019,c2:27019", "maxChunkSizeInBytes": 134_217_728_i64 },
+        "transactions": { "commitTypes": { "noShards": { "initiated": 0_i64 } } }, "ok": 1.0,
+    };
+    let got = behind_a_router(&status, scope("serverStatus", None, false));
+    let shown = got.to_string();
+    assert!(
+        !shown.contains("internal") && !shown.contains("c2:27019"),
+        "{shown}"
+    );
+    assert_eq!(got.get_str("host").unwrap(), "proxy:9");
+    assert_eq!(got.get_str("process").unwrap(), "mongos");
+    for (command, reply) in [
+        (
+            "isdbgrid",
+            doc! { "isdbgrid": 1, "hostname": "router.internal", "ok": 1.0 },
+        ),
+        (
+            "getShardVersion",
+            doc! { "configServer": "csrs/c1.internal:27019", "inMemory": "", "ok": 1.0 },
+        ),
+        (
+            "connPoolStats",
+            doc! { "pools": { "NetworkInterfaceTL-TaskExecutorPool-0": { "poolInUse": 1, "s1.internal:27018": { "inUse": 1 } } },
+            "hosts": { "s1.internal:27018": { "inUse": 1 } }, "replicaSets": { "shard01": { "hosts": [{ "addr": "s1.internal:27018", "ok": true }] } }, "ok": 1.0 },
+        ),
+    ] {
+        let shown = behind_a_router(&reply, scope(command, None, false)).to_string();
+        assert!(!shown.contains("internal"), "{command}: {shown}");
+    }
+    let plain = doc! { "version": "6.0.5", "localTime": "2026-01-01T10:30:00", "ok": 1.0 };
+    assert_eq!(behind_a_router(&plain, Scope::Status), plain);
 }
