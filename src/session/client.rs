@@ -73,6 +73,7 @@ impl Session {
         frame: &[u8],
         cx: &Context<'_>,
         why: &str,
+        to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let refusal = Refusal::new(Reason::Key, why);
@@ -82,7 +83,7 @@ impl Session {
                 return Err(Closing("malformed frame"));
             };
             let request = Request::new(&message, &view, cx);
-            session.refuse(&request, &refusal, cx, to_client)
+            session.refuse(&request, &refusal, cx, to_server, to_client)
         })
     }
 
@@ -109,9 +110,9 @@ impl Session {
             Ok(None) => {
                 let refusal = Refusal::new(Reason::Malformed, "OP_MSG requests require a $db argument")
                     .with_code(40571);
-                return self.refuse_unread(&message, &refusal, cx, to_client);
+                return self.refuse_unread(&message, &refusal, cx, to_server, to_client);
             }
-            Err(refusal) => return self.refuse_unread(&message, &refusal, cx, to_client),
+            Err(refusal) => return self.refuse_unread(&message, &refusal, cx, to_server, to_client),
         };
         if self.pending.arriving.is_some() && is_never_compressed(view.name.as_bytes()) {
             return Err(Closing("compressed a command that must not be"));
@@ -124,7 +125,7 @@ impl Session {
         view.collated = collated;
         if let Err(refusal) = view.refuse_repeats() {
             return self
-                .refuse(&request, &refusal, cx, to_client)
+                .refuse(&request, &refusal, cx, to_server, to_client)
                 .map(|()| Step::Done);
         }
         if let Some(Entry {
@@ -181,7 +182,7 @@ impl Session {
                 Ok(Step::Done)
             }
             Err(refusal) => self
-                .refuse(&request, &refusal, cx, to_client)
+                .refuse(&request, &refusal, cx, to_server, to_client)
                 .map(|()| Step::Done),
         }
     }
@@ -251,6 +252,7 @@ impl Session {
         pending.sealed = plan.summary.rules;
         pending.explained = plan.summary.explained;
         pending.change = request.change;
+        pending.abort = request.abort;
         if request.silent {
             // Nobody will say how it went: it counts as done once it is on its way.
             let done = self.finish(pending, Outcome::Ok, cx);

@@ -14,6 +14,7 @@ mod pending;
 mod proof;
 mod refuse;
 mod request;
+mod transaction;
 mod upstream;
 mod verdict;
 
@@ -213,10 +214,16 @@ impl Session {
         self.pending.is_empty()
     }
 
-    /// Whether nothing is lost if the connection ends now: no request waits but a hello, which a driver's monitor always
-    /// has under way.
+    /// Whether a further request may be handed in: not while as many as may be wait for their reply, nor while an
+    /// authentication is under way, which decides what becomes of the next one and in whose name.
+    pub fn takes_requests(&self) -> bool {
+        !self.pending.is_full() && !self.pending.is_logging_in()
+    }
+
+    /// Whether nothing is lost if the connection ends now: no request waits but a hello that waits for news, as a
+    /// driver's monitor always has one under way.
     pub fn is_quiet(&self) -> bool {
-        self.pending.only_hello()
+        self.pending.only_waits_for_news()
     }
 
     /// Whether commands have come to an end since the last look.
