@@ -227,7 +227,7 @@ impl Session {
     fn await_reply(
         &mut self,
         request: Request<'_>,
-        scope: Scope,
+        mut scope: Scope,
         plan: Plan,
         event: Option<Box<CommandEvent>>,
         cx: &Context<'_>,
@@ -242,6 +242,10 @@ impl Session {
             "getMore" => {
                 pending.cursor = request.cursor;
                 pending.shows = request.cursor.and_then(|id| cx.cursors.shape(id));
+                scope = request
+                    .cursor
+                    .and_then(|id| cx.cursors.naming(id))
+                    .unwrap_or(scope);
             }
             _ => {}
         }

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::plan::apply::Applied;
 use crate::plan::{Draft, Plan};
 use crate::policy::{CollectionPolicy, Reason, Refusal};
+use crate::topology::Scope;
 use crate::wire::header::{Header, Opcode};
 use crate::wire::op_msg::OpMsg;
 use crate::wire::op_reply::OpReply;
@@ -156,6 +157,7 @@ impl Session {
         if cx.map.is_empty() {
             to_client.extend_from_slice(message.frame());
             self.rename(base, failed, cx, to_client)?;
+            self.note_naming(body, cx);
             // Facts cost a walk of the reply: without a field map only success is told apart from nothing.
             self.advance(message, more, Outcome::Ok, cx);
             return Ok(Step::Done);
@@ -205,6 +207,7 @@ impl Session {
             }
         };
         self.rename(base, failed, cx, to_client)?;
+        self.note_naming(body, cx);
         match (shows, cursor, facts.cursor) {
             (Some(_), Some(exhausted), Some(0)) => cx.cursors.forget(exhausted),
             (Some(shows), None, Some(open)) if open != 0 => cx.cursors.keep(open, &shows),
@@ -213,6 +216,19 @@ impl Session {
         self.note(&facts, &applied, &mut plan, policy, cx);
         self.advance_with(message, more, outcome(&facts), applied, plan, cx);
         Ok(Step::Done)
+    }
+
+    /// A cursor whose first batch names the server goes on to do so.
+    fn note_naming(&mut self, body: &Doc<'_>, cx: &Context<'_>) {
+        let Some(front) = self.pending.front() else { return };
+        if !matches!(front.scope, Scope::Batch | Scope::Joined) {
+            return;
+        }
+        match (reply::facts(body).unwrap_or_default().cursor, front.cursor) {
+            (Some(0), Some(exhausted)) => cx.cursors.forget(exhausted),
+            (Some(open), None) if open != 0 => cx.cursors.keep_naming(open, front.scope),
+            _ => {}
+        }
     }
 
     /// Adds to the pending event what this reply held; makes one where only the reply showed that something protected

@@ -32,18 +32,43 @@ pub enum Scope {
     Status,
     /// `serverInfo` of a query plan.
     Plan,
-    /// `host` in each document of the batch.
+    /// `host` in each document of the batch, and in statistics that were joined to them.
     Batch,
+    /// `host` in statistics that were joined to the documents of the batch, or united with them.
+    Joined,
 }
 
-/// What the reply of a command has to be searched for. `stage` is an aggregation's first stage.
-pub fn scope(command: &str, stage: Option<&str>) -> Scope {
-    match (command, stage) {
-        ("aggregate", Some("$indexStats" | "$collStats" | "$planCacheStats" | "$currentOp")) => Scope::Batch,
-        ("explain", _) => Scope::Plan,
+/// What an aggregation says that its reply will hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The plan in place of the documents.
+    Plan,
+    /// The server's statistics: documents of a stage that names the server.
+    Statistics,
+    /// Such documents, brought in from an inner pipeline.
+    JoinedStatistics,
+    /// Documents of collections.
+    Documents,
+}
+
+/// Whether an aggregation's stage makes documents that name the server.
+pub fn names_server(stage: &[u8]) -> bool {
+    matches!(
+        stage,
+        b"$indexStats" | b"$collStats" | b"$planCacheStats" | b"$currentOp"
+    )
+}
+
+/// What the reply of a command has to be searched for.
+pub fn scope(command: &str, asked: Asked) -> Scope {
+    match (command, asked) {
+        ("aggregate", Asked::Statistics) => Scope::Batch,
+        ("aggregate", Asked::JoinedStatistics) => Scope::Joined,
+        ("explain", _) | ("aggregate", Asked::Plan) => Scope::Plan,
         (
             "replSetGetStatus" | "replSetGetConfig" | "serverStatus" | "hostInfo" | "getCmdLineOpts"
-            | "connPoolStats" | "getLog" | "listShards" | "getShardMap" | "whatsmyuri",
+            | "connPoolStats" | "getLog" | "getDiagnosticData" | "getParameter" | "listShards"
+            | "getShardMap" | "whatsmyuri",
             _,
         ) => Scope::Status,
         _ => Scope::Errors,
@@ -152,6 +177,11 @@ impl<'a> Names<'a> {
         }
         let mut out = Copier::new(doc);
         let mut option = false;
+        let of_server = match scope {
+            Scope::Batch => depth == BATCH_DOCUMENT || depth > BATCH_DOCUMENT && is_statistics(&doc)?,
+            Scope::Joined => depth >= BATCH_DOCUMENT && is_statistics(&doc)?,
+            Scope::Errors | Scope::Status | Scope::Plan => false,
+        };
         for element in doc.elements() {
             let element = element?;
             let key = self.key(&element, scope);
@@ -162,6 +192,9 @@ impl<'a> Names<'a> {
                     let under = if is_item { within } else { element.key };
                     let inner = self.document(inner, scope, under, depth + 1)?;
                     out.put_as(element.kind, key, &inner);
+                }
+                _ if of_server && element.key == b"host" && element.text().is_some() => {
+                    out.put_as(kind::STRING, key, &string_value(self.listener.as_str()));
                 }
                 _ => match self.value(&element, scope, within, depth, &mut option) {
                     Some(Value::Text(text)) => out.put_as(kind::STRING, key, &string_value(&text)),
@@ -202,8 +235,9 @@ impl<'a> Names<'a> {
         let text = element.text()?;
         let replaced = match scope {
             Scope::Errors => self.text(text).filter(|_| element.key == b"errmsg"),
-            Scope::Batch if element.key == b"host" => Some(self.listener.as_str().to_owned()),
-            Scope::Batch => self.text(text).filter(|_| element.key == b"errmsg"),
+            // Documents of the application stand in it, too.
+            Scope::Batch | Scope::Joined if depth >= BATCH_DOCUMENT => None,
+            Scope::Batch | Scope::Joined => self.text(text).filter(|_| element.key == b"errmsg"),
             Scope::Plan => match (within, element.key) {
                 (b"serverInfo", b"host") => Some(self.listener.host().to_owned()),
                 (_, b"connectionString") => Some(self.addresses(text)),
@@ -214,7 +248,7 @@ impl<'a> Names<'a> {
                 (b"" | b"system", b"host") if depth < 2 => Some(self.listener.as_str().to_owned()),
                 // The server sees the proxy; the client asks for itself.
                 (b"", b"you") => self.peer.map(str::to_owned),
-                (_, b"hostname") => Some(self.listener.host().to_owned()),
+                (_, b"hostname" | b"saslHostName") => Some(self.listener.host().to_owned()),
                 (b"net", b"bindIp") | (_, b"SSLServerSubjectName") => Some(HIDDEN.to_owned()),
                 (b"argv", _) => argument(text, option).or_else(|| self.text(text)),
                 (b"members", b"name")
@@ -230,6 +264,23 @@ impl<'a> Names<'a> {
     }
 }
 
+/// How deep the documents of a batch stand: reply, cursor, batch, document.
+const BATCH_DOCUMENT: usize = 3;
+
+/// Whether a document looks like one that a stage made which names the server.
+fn is_statistics(doc: &Doc<'_>) -> Result<bool, Malformed> {
+    let (mut ns, mut time, mut other) = (false, false, false);
+    for element in doc.elements() {
+        match element?.key {
+            b"ns" => ns = true,
+            b"localTime" => time = true,
+            b"accesses" | b"planCacheKey" => other = true,
+            _ => {}
+        }
+    }
+    Ok(ns && time || other)
+}
+
 enum Value {
     Text(String),
     Port(u16),
@@ -241,8 +292,9 @@ fn enters(scope: Scope, key: &[u8], within: &[u8], depth: usize) -> bool {
     match scope {
         Scope::Status | Scope::Plan => true,
         Scope::Errors => of(&[b"writeErrors", b"writeConcernError"]),
-        // cursor, batch, document: no deeper.
-        Scope::Batch => depth < 3 && of(&[b"cursor", b"firstBatch", b"nextBatch", b"writeConcernError"]),
+        Scope::Batch | Scope::Joined => {
+            depth >= 2 || of(&[b"cursor", b"firstBatch", b"nextBatch", b"writeConcernError"])
+        }
     }
 }
 

@@ -232,9 +232,10 @@ fn plans_and_index_statistics_name_the_listener() {
 
 #[test]
 fn documents_are_not_searched() {
-    assert_eq!(scope("find", None), Scope::Errors);
-    assert_eq!(scope("aggregate", Some("$match")), Scope::Errors);
-    assert_eq!(scope("aggregate", Some("$indexStats")), Scope::Batch);
+    assert_eq!(scope("find", Asked::Documents), Scope::Errors);
+    assert_eq!(scope("aggregate", Asked::Documents), Scope::Errors);
+    assert_eq!(scope("aggregate", Asked::Statistics), Scope::Batch);
+    assert_eq!(scope("aggregate", Asked::Plan), Scope::Plan);
     let batch = doc! { "cursor": { "firstBatch": [{ "host": "db1.internal:27017", "errmsg": "db1.internal:27017" }] }, "ok": 1.0 };
     assert_eq!(renamed(&batch, Scope::Errors), batch);
 }
