@@ -226,14 +226,11 @@ impl Connection {
         let mut at = 0;
         self.from_client.whole = false;
         loop {
-            let max = if self.session.is_greeted() {
-                limits::MAX_MESSAGE
-            } else {
-                limits::MAX_MESSAGE_BEFORE_AUTH
-            };
+            let max = self.session.largest_request(self.shared.live().login);
             let rest = bytes.get(at..).unwrap_or_default();
             match peel(rest, max) {
-                Ok(Peeled::Frame(_)) if !self.takes_requests() => {
+                // How large one may be can depend on what is waited for, too.
+                Ok(Peeled::Frame(_)) | Err(_) if !self.takes_requests() => {
                     self.from_client.whole = true;
                     break;
                 }

@@ -48,7 +48,7 @@ impl Session {
             return Err(Closing("too many requests in flight"));
         }
         let (base, counted) = (to_server.len(), self.packed.len());
-        let step = self.with_request(frame, |session, frame| {
+        let step = self.with_request(frame, cx.login, |session, frame| {
             let header = Header::peek(frame, limits::MAX_MESSAGE).map_err(|_| Closing("malformed frame"))?;
             match header.opcode {
                 Opcode::Msg => session.on_msg(frame, cx, to_server, to_client),
@@ -77,7 +77,7 @@ impl Session {
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let refusal = Refusal::new(Reason::Key, why);
-        self.with_request(frame, |session, frame| {
+        self.with_request(frame, cx.login, |session, frame| {
             let message = OpMsg::parse(frame).map_err(|_| Closing("malformed frame"))?;
             let Ok(Some(view)) = read(&message) else {
                 return Err(Closing("malformed frame"));

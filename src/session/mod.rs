@@ -24,6 +24,7 @@ use crate::crypto::Suite;
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::event::{CommandEvent, Lifecycle, Outcome};
 use crate::keys::KeyRing;
+use crate::limits;
 use crate::name::KeyId;
 use crate::plan::{Catalogue, Plan};
 use crate::policy::found::Change;
@@ -204,9 +205,14 @@ impl Session {
         self.principal.as_ref()
     }
 
-    /// Whether a hello has been answered: until then only small messages are accepted.
-    pub fn is_greeted(&self) -> bool {
-        self.greeted
+    /// How large a request may be: until a hello has been answered, and the login that the deployment wants has gone
+    /// well, only small ones are accepted.
+    pub fn largest_request(&self, login: bool) -> usize {
+        if self.greeted && (self.logged_in || !login) {
+            limits::MAX_MESSAGE
+        } else {
+            limits::MAX_MESSAGE_BEFORE_AUTH
+        }
     }
 
     /// Whether no request waits for its reply.

@@ -150,6 +150,19 @@ def test_whoever_changes_user_without_a_reply_is_cut_off(proxy, command):
             receive_any(sock)
 
 
+def test_nobody_sends_large_messages_before_a_login(proxy, db_name):
+    """Whoever may not do anything yet does not fill the proxy's memory either; a login in the same packet is waited for."""
+    large = message(body({"find": "others", "filter": {"ward": "x" * (2 << 20)}, "$db": db_name}), request_id=9)
+    for pack in (lambda m: m, lambda m: compressed(m, "snappy")):
+        with connect(proxy, user=None) as sock:
+            with pytest.raises(OSError):
+                sock.sendall(pack(large))
+                receive_any(sock)
+    with connect(proxy, user=None) as sock:
+        sock.sendall(message(body(Login(sock, *APP).last)) + large)
+        assert [receive_any(sock)[1]["ok"] for _ in range(2)] == [1, 1]
+
+
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
