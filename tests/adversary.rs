@@ -442,3 +442,47 @@ fn rejects_what_is_protected_before_a_login_and_names_nothing() {
     h.reply(doc! { "ok": 1 });
     refuses(h.command(protected[1].clone()), "requires authentication");
 }
+
+/// The first message of a conversation in which the client names itself.
+fn scram(user: &str) -> Document {
+    let payload = bson::Binary {
+        subtype: bson::spec::BinarySubtype::Generic,
+        bytes: format!("n,,n={user},r=abc").into_bytes(),
+    };
+    doc! { "saslStart": 1, "mechanism": "SCRAM-SHA-256", "payload": payload }
+}
+
+#[test]
+fn believes_no_name_from_a_conversation_that_another_one_replaced() {
+    let mut harness = Harness::new(1);
+    let principal = |harness: &Harness| harness.session.principal().map(ToString::to_string);
+    harness.command_on("admin", scram("alice"));
+    harness.reply(doc! { "conversationId": 1, "done": false, "ok": 1 });
+    // It says who the client is in a way that only the server can read.
+    harness.command_on("admin", doc! { "saslStart": 1, "mechanism": "MONGODB-OIDC" });
+    harness.reply(doc! { "conversationId": 1, "done": true, "ok": 1 });
+    assert_eq!(principal(&harness), None);
+
+    harness.command_on("admin", scram("bob"));
+    harness.reply(doc! { "conversationId": 1, "done": true, "ok": 1 });
+    assert_eq!(principal(&harness).as_deref(), Some("bob@admin"));
+    harness.command_on("admin", doc! { "saslStart": 1, "mechanism": "MONGODB-OIDC" });
+    harness.reply(doc! { "conversationId": 1, "done": true, "ok": 1 });
+    assert_eq!(
+        principal(&harness),
+        None,
+        "whoever it is now, it is not known to be bob"
+    );
+}
+
+#[test]
+fn takes_nothing_behind_a_login_before_the_server_has_answered_it() {
+    let mut harness = Harness::new(1);
+    assert!(harness.session.takes_requests());
+    harness.command_on("admin", scram("alice"));
+    assert!(!harness.session.takes_requests());
+    harness.reply(doc! { "conversationId": 1, "done": false, "ok": 1 });
+    assert!(harness.session.takes_requests());
+    harness.command_on("admin", doc! { "ping": 1 });
+    assert!(harness.session.takes_requests());
+}

@@ -1,6 +1,7 @@
 //! The key service and the audit's keys, as the configuration names them: the only place that knows which provider is
 //! which.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{operator, patiently};
@@ -57,10 +58,19 @@ pub async fn key_service(config: &Config, metrics: Option<Arc<Metrics>>) -> Resu
     Ok(keys)
 }
 
-async fn first_master_key(path: &std::path::Path, vault: &MongoStore) -> Result<(), Error> {
+async fn first_master_key(path: &Path, vault: &MongoStore) -> Result<(), Error> {
     let is_new = patiently(|| async { vault.is_empty().await.map_err(vault_fault) }).await?;
+    make_master_key(path, is_new)
+}
+
+/// Makes the file where the vault is new.
+fn make_master_key(path: &Path, is_new: bool) -> Result<(), Error> {
     let shown = path.display();
     if !is_new {
+        // Whoever starts at the same moment has made the file before the first key that it wraps.
+        if path.exists() {
+            return Ok(());
+        }
         return Err(Error::new(
             Fault::Operator,
             format!(
@@ -157,5 +167,23 @@ fn provider_name(master: &Master) -> &'static str {
         Master::File(_) => "file",
         Master::Env(_) => "env",
         Master::CsfleLocal(_) => "csfle-local",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_master_key_that_another_process_made_after_we_looked_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        let why = make_master_key(&path, false).unwrap_err();
+        assert!(why.to_string().contains("restore the file"), "{why}");
+        make_master_key(&path, true).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        make_master_key(&path, false).unwrap();
+        make_master_key(&path, true).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::end::End;
-use super::incoming::Incoming;
+use super::incoming::{FRAME_TIME, Incoming};
 use super::leg::Leg;
 use super::observe::Observer;
 use super::outgoing::Outgoing;
@@ -22,8 +22,6 @@ use crate::session::{Context, Session, Step};
 use crate::topology::Address;
 use crate::wire::deframe::{Peeled, peel};
 
-/// A partial frame may take this long to become whole.
-const FRAME_TIME: Duration = Duration::from_secs(60);
 /// While draining, a peer that takes nothing for so long is not waited for.
 const DRAIN_STALL: Duration = Duration::from_secs(2);
 
@@ -134,7 +132,9 @@ impl Connection {
             if self.from_server.is_over() && self.to_client.is_drained() {
                 return Ok(End::ServerClosed);
             }
-            if self.from_client.is_over() && self.session.is_quiet() && self.to_server.is_drained() {
+            // A client may have closed its own direction only, and still take what it asked for.
+            let rests = self.to_server.is_drained() && self.to_client.is_drained();
+            if self.from_client.is_over() && self.session.is_quiet() && rests {
                 return Ok(End::ClientClosed);
             }
         }
@@ -180,8 +180,10 @@ impl Connection {
                     }
                     Poll::Pending => {}
                 }
+            } else {
+                self.from_server.hold();
             }
-            if self.to_server.has_room() && self.to_client.has_room() && !self.from_client.is_over() {
+            if self.takes_requests() && !self.from_client.is_over() {
                 if self.from_client.whole {
                     return Poll::Ready(Ok(Woke::Client));
                 }
@@ -193,6 +195,8 @@ impl Connection {
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                     Poll::Pending => {}
                 }
+            } else {
+                self.from_client.hold();
             }
             // Kept registered over the connection's life: being told to stop costs nothing until it happens.
             self.stopping = self.stopping || self.stop.as_mut().poll(cx).is_ready();
@@ -222,15 +226,11 @@ impl Connection {
         let mut at = 0;
         self.from_client.whole = false;
         loop {
-            let max = if self.session.is_greeted() {
-                limits::MAX_MESSAGE
-            } else {
-                limits::MAX_MESSAGE_BEFORE_AUTH
-            };
+            let max = self.session.largest_request(self.shared.live().login);
             let rest = bytes.get(at..).unwrap_or_default();
             match peel(rest, max) {
-                // The buffers are bounded: no further request while the answers of earlier ones fill them.
-                Ok(Peeled::Frame(_)) if !self.to_server.has_room() || !self.to_client.has_room() => {
+                // How large one may be can depend on what is waited for, too.
+                Ok(Peeled::Frame(_)) | Err(_) if !self.takes_requests() => {
                     self.from_client.whole = true;
                     break;
                 }
@@ -244,6 +244,12 @@ impl Connection {
         }
         self.from_client.keep_rest(bytes, at);
         Ok(())
+    }
+
+    /// Whether a further request may be taken: the buffers are bounded, as is the number of those that wait for their
+    /// reply, and some must be answered before the next one is looked at.
+    fn takes_requests(&self) -> bool {
+        self.to_server.has_room() && self.to_client.has_room() && self.session.takes_requests()
     }
 
     async fn client_frame(&mut self, frame: &[u8]) -> Result<(), End> {
@@ -261,8 +267,14 @@ impl Connection {
                     if let Err(why) = self.shared.resolve(&wanted).await {
                         let now = self.shared.now_us();
                         let refused = with_context(&self.shared, &live, &self.place, now, |cx| {
-                            self.session
-                                .refuse_client(frame, cx, &why, &mut self.to_client.bytes)
+                            let (to_server, to_client) = (&mut self.to_server, &mut self.to_client);
+                            self.session.refuse_client(
+                                frame,
+                                cx,
+                                &why,
+                                &mut to_server.bytes,
+                                &mut to_client.bytes,
+                            )
                         });
                         return refused.map_err(End::from);
                     }
@@ -301,7 +313,8 @@ impl Connection {
             let live = self.shared.live();
             let begun = self.shared.now_us();
             let step = with_context(&self.shared, &live, &self.place, begun, |cx| {
-                self.session.on_server(frame, cx, &mut self.to_client.bytes)
+                self.session
+                    .on_server(frame, cx, &mut self.to_server.bytes, &mut self.to_client.bytes)
             });
             for change in self.session.take_changes() {
                 self.shared.change_views(change);
@@ -313,7 +326,9 @@ impl Connection {
                     if let Err(why) = self.shared.resolve(&wanted).await {
                         let now = self.shared.now_us();
                         let refused = with_context(&self.shared, &live, &self.place, now, |cx| {
-                            self.session.refuse_server(&why, cx, &mut self.to_client.bytes)
+                            let (to_server, to_client) = (&mut self.to_server, &mut self.to_client);
+                            self.session
+                                .refuse_server(&why, cx, &mut to_server.bytes, &mut to_client.bytes)
                         });
                         return refused.map_err(End::from);
                     }
@@ -340,8 +355,7 @@ impl Connection {
 
     fn check_time(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        let late = |incoming: &Incoming| incoming.since.is_some_and(|since| now - since >= FRAME_TIME);
-        if late(&self.from_client) || late(&self.from_server) {
+        if self.from_client.is_late(now) || self.from_server.is_late(now) {
             return Err(End::Slow);
         }
         let stall_ends = self.stall_ends();

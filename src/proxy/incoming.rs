@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
@@ -14,6 +15,10 @@ use super::leg::Leg;
 const SCRATCH: usize = 64 * 1024;
 /// An input buffer that has grown past this is given back once it is empty.
 const KEEP: usize = 4 * 1024;
+/// A partial frame may take this long to become whole.
+pub(super) const FRAME_TIME: Duration = Duration::from_secs(60);
+/// And a second more for so many bytes of it that have come: a large message over a slow line is no attack.
+const BYTES_PER_SECOND: usize = 16 * 1024;
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
@@ -56,6 +61,21 @@ impl Incoming {
         })
     }
 
+    /// It is not read, because there is no room for what would become of it: the time does not count.
+    pub(super) fn hold(&mut self) {
+        if self.since.is_some() {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    /// Whether a frame has been incomplete for too long.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        let earned = u64::try_from(self.bytes.len() / BYTES_PER_SECOND).unwrap_or(u64::MAX);
+        self.since.is_some_and(|since| {
+            now.saturating_duration_since(since) >= FRAME_TIME + Duration::from_secs(earned)
+        })
+    }
+
     /// Nothing will come of it any more.
     pub(super) fn is_over(&self) -> bool {
         self.closed && !self.whole
@@ -76,5 +96,40 @@ impl Incoming {
             self.since = Some(Instant::now());
         }
         self.bytes = bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partial(length: usize, age: Duration) -> (Incoming, Instant) {
+        let now = Instant::now() + Duration::from_secs(3600);
+        let incoming = Incoming {
+            bytes: vec![0; length],
+            since: Some(now - age),
+            ..Incoming::default()
+        };
+        (incoming, now)
+    }
+
+    #[test]
+    fn gives_a_large_message_the_time_that_a_slow_line_takes() {
+        let (small, now) = partial(16, FRAME_TIME);
+        assert!(small.is_late(now));
+        let (large, now) = partial(20 << 20, FRAME_TIME * 10);
+        assert!(!large.is_late(now), "20 MiB in ten minutes");
+        let (dripping, now) = partial(600, FRAME_TIME * 10);
+        assert!(dripping.is_late(now), "a byte a second");
+    }
+
+    #[test]
+    fn counts_no_time_while_it_is_not_read() {
+        let (mut held, _) = partial(16, Duration::from_secs(7200));
+        held.hold();
+        assert!(!held.is_late(Instant::now()));
+        let mut empty = Incoming::default();
+        empty.hold();
+        assert!(empty.since.is_none());
     }
 }

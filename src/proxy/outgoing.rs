@@ -49,11 +49,11 @@ impl Outgoing {
         cx: &mut Context<'_>,
         sink: Pin<&mut (impl AsyncWrite + ?Sized)>,
     ) -> Poll<io::Result<()>> {
-        let before = self.written;
+        let before = self.uncounted;
         let drained = self.poll_write(cx, sink);
         if drained.is_ready() {
             self.stalled = None;
-        } else if self.written > before || self.stalled.is_none() {
+        } else if self.uncounted > before || self.stalled.is_none() {
             // A look at the clock only where the socket is full.
             self.stalled = Some(Instant::now());
         }
@@ -66,7 +66,11 @@ impl Outgoing {
         mut sink: Pin<&mut (impl AsyncWrite + ?Sized)>,
     ) -> Poll<io::Result<()>> {
         while self.written < self.bytes.len() {
-            let n = ready!(sink.as_mut().poll_write(cx, &self.bytes[self.written..]))?;
+            let Poll::Ready(taken) = sink.as_mut().poll_write(cx, &self.bytes[self.written..]) else {
+                self.forget_written();
+                return Poll::Pending;
+            };
+            let n = taken?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -80,6 +84,15 @@ impl Outgoing {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// A peer that always lags a little behind never takes everything: what it has taken must not pile up meanwhile.
+    /// Moves the rest only once it is no longer than what goes, so that each byte is moved less than once on average.
+    fn forget_written(&mut self) {
+        if self.written >= KEEP && self.written * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
     }
 
     fn reset(&mut self) {
@@ -140,6 +153,47 @@ mod tests {
             let n = bytes.len().min(3);
             self.taken += n;
             Poll::Ready(Ok(n))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn keeps_no_more_than_waits_for_a_peer_that_is_always_a_little_behind() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut sink = Wide(64 * 1024);
+        let mut out = Outgoing::default();
+        let (mut sent, mut most) = (0, 0);
+        while sent < 16 << 20 {
+            while out.has_room() {
+                out.bytes.extend_from_slice(&[7; 32 * 1024]);
+                sent += 32 * 1024;
+            }
+            sink.0 = 64 * 1024;
+            assert!(out.poll_drain(&mut cx, Pin::new(&mut sink)).is_pending());
+            most = most.max(out.bytes.len());
+        }
+        assert!(most <= 3 * HIGH_WATER, "{most} bytes are kept");
+    }
+
+    /// Takes so many bytes, then blocks.
+    struct Wide(usize);
+
+    impl AsyncWrite for Wide {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let n = bytes.len().min(self.0);
+            self.0 -= n;
+            if n == 0 { Poll::Pending } else { Poll::Ready(Ok(n)) }
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -138,6 +138,7 @@ impl Shared {
         });
         self.found.store(Arc::new(found));
         self.live.store(Arc::new(live));
+        self.cursors.forget_places();
         drop(changes);
     }
 

@@ -48,7 +48,7 @@ impl Session {
             return Err(Closing("too many requests in flight"));
         }
         let (base, counted) = (to_server.len(), self.packed.len());
-        let step = self.with_request(frame, |session, frame| {
+        let step = self.with_request(frame, cx.login, |session, frame| {
             let header = Header::peek(frame, limits::MAX_MESSAGE).map_err(|_| Closing("malformed frame"))?;
             match header.opcode {
                 Opcode::Msg => session.on_msg(frame, cx, to_server, to_client),
@@ -73,16 +73,17 @@ impl Session {
         frame: &[u8],
         cx: &Context<'_>,
         why: &str,
+        to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let refusal = Refusal::new(Reason::Key, why);
-        self.with_request(frame, |session, frame| {
+        self.with_request(frame, cx.login, |session, frame| {
             let message = OpMsg::parse(frame).map_err(|_| Closing("malformed frame"))?;
             let Ok(Some(view)) = read(&message) else {
                 return Err(Closing("malformed frame"));
             };
             let request = Request::new(&message, &view, cx);
-            session.refuse(&request, &refusal, cx, to_client)
+            session.refuse(&request, &refusal, cx, to_server, to_client)
         })
     }
 
@@ -109,9 +110,9 @@ impl Session {
             Ok(None) => {
                 let refusal = Refusal::new(Reason::Malformed, "OP_MSG requests require a $db argument")
                     .with_code(40571);
-                return self.refuse_unread(&message, &refusal, cx, to_client);
+                return self.refuse_unread(&message, &refusal, cx, to_server, to_client);
             }
-            Err(refusal) => return self.refuse_unread(&message, &refusal, cx, to_client),
+            Err(refusal) => return self.refuse_unread(&message, &refusal, cx, to_server, to_client),
         };
         if self.pending.arriving.is_some() && is_never_compressed(view.name.as_bytes()) {
             return Err(Closing("compressed a command that must not be"));
@@ -124,7 +125,7 @@ impl Session {
         view.collated = collated;
         if let Err(refusal) = view.refuse_repeats() {
             return self
-                .refuse(&request, &refusal, cx, to_client)
+                .refuse(&request, &refusal, cx, to_server, to_client)
                 .map(|()| Step::Done);
         }
         if let Some(Entry {
@@ -181,7 +182,7 @@ impl Session {
                 Ok(Step::Done)
             }
             Err(refusal) => self
-                .refuse(&request, &refusal, cx, to_client)
+                .refuse(&request, &refusal, cx, to_server, to_client)
                 .map(|()| Step::Done),
         }
     }
@@ -226,7 +227,7 @@ impl Session {
     fn await_reply(
         &mut self,
         request: Request<'_>,
-        scope: Scope,
+        mut scope: Scope,
         plan: Plan,
         event: Option<Box<CommandEvent>>,
         cx: &Context<'_>,
@@ -241,6 +242,10 @@ impl Session {
             "getMore" => {
                 pending.cursor = request.cursor;
                 pending.shows = request.cursor.and_then(|id| cx.cursors.shape(id));
+                scope = request
+                    .cursor
+                    .and_then(|id| cx.cursors.naming(id))
+                    .unwrap_or(scope);
             }
             _ => {}
         }
@@ -251,6 +256,7 @@ impl Session {
         pending.sealed = plan.summary.rules;
         pending.explained = plan.summary.explained;
         pending.change = request.change;
+        pending.abort = request.abort;
         if request.silent {
             // Nobody will say how it went: it counts as done once it is on its way.
             let done = self.finish(pending, Outcome::Ok, cx);

@@ -142,6 +142,7 @@ impl Session {
     pub(super) fn with_request<T>(
         &mut self,
         frame: &[u8],
+        login: bool,
         handle: impl FnOnce(&mut Self, &[u8]) -> Result<T, Closing>,
     ) -> Result<T, Closing> {
         if !is_compressed(frame) {
@@ -149,11 +150,7 @@ impl Session {
             return handle(self, frame);
         }
         // Nothing is agreed on before a hello was read: until then no byte is inflated.
-        let max = if self.greeted {
-            limits::MAX_MESSAGE
-        } else {
-            limits::MAX_MESSAGE_BEFORE_AUTH
-        };
+        let max = self.largest_request(login);
         let message = OpCompressed::parse(frame, max).map_err(|_| Closing("malformed compressed frame"))?;
         if !self.compression.agreed.contains(message.compressor) {
             return Err(Closing("compression was not negotiated"));

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::limits::MAX_CURSORS;
 use crate::policy::Shape;
+use crate::topology::Scope;
 
 /// The cursors that show protected fields. A lock is taken only for replies that leave a cursor open, and for `getMore`.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub struct Cursors(Mutex<Open>);
 #[derive(Default)]
 struct Open {
     shapes: HashMap<i64, (u64, Shape)>,
+    /// Those whose documents name the server.
+    naming: HashMap<i64, Scope>,
     /// In the order of their opening; may name cursors that are closed by now.
     order: VecDeque<(u64, i64)>,
     opened: u64,
@@ -41,9 +44,32 @@ impl Cursors {
         self.lock().shapes.get(&id).map(|(_, shape)| shape.clone())
     }
 
+    /// A cursor stays open whose documents name the server.
+    pub(super) fn keep_naming(&self, id: i64, scope: Scope) {
+        let mut open = self.lock();
+        // Rare enough that nobody has so many at a time: what is left of them was never read to its end.
+        if open.naming.len() >= MAX_CURSORS {
+            open.naming.clear();
+        }
+        open.naming.insert(id, scope);
+    }
+
+    /// Where an open cursor's documents name the server.
+    pub(super) fn naming(&self, id: i64) -> Option<Scope> {
+        self.lock().naming.get(&id).copied()
+    }
+
+    /// Other rules hold from now on: what was known of places was known by the old ones.
+    pub fn forget_places(&self) {
+        let mut open = self.lock();
+        open.shapes.clear();
+        open.order.clear();
+    }
+
     /// A cursor is exhausted.
     pub(super) fn forget(&self, id: i64) {
         let mut open = self.lock();
+        open.naming.remove(&id);
         if open.shapes.remove(&id).is_some() && open.shapes.is_empty() {
             open.order.clear();
         }

@@ -210,8 +210,12 @@ fn ask(session: &mut Session, cx: &Context<'_>, request: &[u8]) -> (Vec<u8>, Vec
 }
 
 fn answer(session: &mut Session, cx: &Context<'_>, reply: &[u8]) {
-    let mut to_client = Vec::new();
-    if session.on_server(reply, cx, &mut to_client).is_ok() {
+    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+    if session
+        .on_server(reply, cx, &mut to_server, &mut to_client)
+        .is_ok()
+    {
+        whole_frames(&to_server);
         whole_frames(&to_client);
     }
 }

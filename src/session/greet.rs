@@ -13,6 +13,16 @@ use crate::topology::hello;
 use crate::wire::op_msg::OpMsg;
 use crate::wire::op_query::OpQuery;
 
+/// What a hello says.
+struct Greeting {
+    /// Who the client claims to be.
+    candidate: Option<Candidate>,
+    /// It asks to be answered when something changes.
+    awaits: bool,
+    /// The document that goes upstream instead, where something has to go.
+    rewritten: Option<Vec<u8>>,
+}
+
 impl Session {
     pub(super) fn on_session_command(
         &mut self,
@@ -24,10 +34,18 @@ impl Session {
         to_client: &mut Vec<u8>,
     ) -> Result<Step, Closing> {
         let id = message.header().request_id;
+        if request.silent && !matches!(view.name, "hello" | "isMaster" | "ismaster") {
+            // The server would do it, and nobody would hear who the client is from then on.
+            return Err(Closing("authentication without a reply"));
+        }
         let kind = match view.name {
             "hello" | "isMaster" | "ismaster" => match self.greet(&view.body, view.db, cx) {
-                Ok((candidate, body)) => {
-                    match body.map(|doc| message.with_body(&doc)) {
+                Ok(Greeting {
+                    candidate,
+                    awaits,
+                    rewritten,
+                }) => {
+                    match rewritten.map(|doc| message.with_body(&doc)) {
                         Some(Ok(rewritten)) => to_server.extend_from_slice(&rewritten),
                         Some(Err(_)) => return Err(Closing("malformed frame")),
                         None => to_server.extend_from_slice(message.frame()),
@@ -36,33 +54,44 @@ impl Session {
                         id,
                         Kind::Hello {
                             legacy: false,
+                            awaits,
                             candidate,
                             compressors: self.compression.agreed(),
                         },
                         cx.now_us,
                     );
                     pending.entry = request.entry;
-                    if !message.flags().more_to_come() {
+                    if !request.silent {
                         self.pending.push(pending);
                     }
                     return Ok(Step::Done);
                 }
                 Err(refusal) => {
-                    return self.refuse(request, &refusal, cx, to_client).map(|()| Step::Done);
+                    return self
+                        .refuse(request, &refusal, cx, to_server, to_client)
+                        .map(|()| Step::Done);
                 }
             },
             "authenticate" => {
                 return self
-                    .refuse(request, &refuse_x509(), cx, to_client)
+                    .refuse(request, &refuse_x509(), cx, to_server, to_client)
                     .map(|()| Step::Done);
             }
             "saslStart" => match claimed(&view.body, view.db) {
-                Ok(candidate) => Kind::Sasl(candidate),
+                Ok(candidate) => Kind::Sasl {
+                    starts: true,
+                    candidate,
+                },
                 Err(refusal) => {
-                    return self.refuse(request, &refusal, cx, to_client).map(|()| Step::Done);
+                    return self
+                        .refuse(request, &refusal, cx, to_server, to_client)
+                        .map(|()| Step::Done);
                 }
             },
-            "saslContinue" => Kind::Sasl(None),
+            "saslContinue" => Kind::Sasl {
+                starts: false,
+                candidate: None,
+            },
             // It ends the session of one database's user: of another it is none of ours.
             _ if self.is_of(view.db) => Kind::Logout,
             _ => Kind::Command,
@@ -70,9 +99,7 @@ impl Session {
         to_server.extend_from_slice(message.frame());
         let mut pending = Pending::new(id, kind, cx.now_us);
         pending.entry = request.entry;
-        if !message.flags().more_to_come() {
-            self.pending.push(pending);
-        }
+        self.pending.push(pending);
         Ok(Step::Done)
     }
 
@@ -116,7 +143,11 @@ impl Session {
             return Ok(Step::Done);
         }
         match self.greet(&whole, "admin", cx) {
-            Ok((candidate, rewritten)) => {
+            Ok(Greeting {
+                candidate,
+                awaits,
+                rewritten,
+            }) => {
                 match rewritten.map(|doc| query.with_query(&doc)) {
                     Some(Ok(rewritten)) => to_server.extend_from_slice(&rewritten),
                     Some(Err(_)) => return Err(Closing("malformed frame")),
@@ -126,6 +157,7 @@ impl Session {
                     id,
                     Kind::Hello {
                         legacy: true,
+                        awaits,
                         candidate,
                         compressors: self.compression.agreed(),
                     },
@@ -137,14 +169,8 @@ impl Session {
         Ok(Step::Done)
     }
 
-    /// Reads what a hello says about the client; returns who it claims to be and, where something has to go, the
-    /// document that goes upstream instead.
-    fn greet(
-        &mut self,
-        body: &Doc<'_>,
-        db: &str,
-        cx: &Context<'_>,
-    ) -> Result<(Option<Candidate>, Option<Vec<u8>>), Refusal> {
+    /// Reads what a hello says about the client.
+    fn greet(&mut self, body: &Doc<'_>, db: &str, cx: &Context<'_>) -> Result<Greeting, Refusal> {
         let facts = hello::facts(*body).map_err(malformed)?;
         if facts.load_balanced && !cx.hosts.follows_writes(cx.listener) {
             return Err(Refusal::new(
@@ -168,6 +194,11 @@ impl Session {
         self.compression.agree(facts.compressors.as_deref());
         let offer = self.compression.offer();
         let rewritten = hello::rewrite_request(*body, &offer).map_err(malformed)?;
-        Ok((candidate, rewritten))
+        let awaits = command.get(b"maxAwaitTimeMS").map_err(malformed)?.is_some();
+        Ok(Greeting {
+            candidate,
+            awaits,
+            rewritten,
+        })
     }
 }

@@ -14,6 +14,7 @@ mod pending;
 mod proof;
 mod refuse;
 mod request;
+mod transaction;
 mod upstream;
 mod verdict;
 
@@ -23,6 +24,7 @@ use crate::crypto::Suite;
 use crate::crypto::pseudonym::Pseudonymizer;
 use crate::event::{CommandEvent, Lifecycle, Outcome};
 use crate::keys::KeyRing;
+use crate::limits;
 use crate::name::KeyId;
 use crate::plan::{Catalogue, Plan};
 use crate::policy::found::Change;
@@ -203,9 +205,14 @@ impl Session {
         self.principal.as_ref()
     }
 
-    /// Whether a hello has been answered: until then only small messages are accepted.
-    pub fn is_greeted(&self) -> bool {
-        self.greeted
+    /// How large a request may be: until a hello has been answered, and the login that the deployment wants has gone
+    /// well, only small ones are accepted.
+    pub fn largest_request(&self, login: bool) -> usize {
+        if self.greeted && (self.logged_in || !login) {
+            limits::MAX_MESSAGE
+        } else {
+            limits::MAX_MESSAGE_BEFORE_AUTH
+        }
     }
 
     /// Whether no request waits for its reply.
@@ -213,10 +220,16 @@ impl Session {
         self.pending.is_empty()
     }
 
-    /// Whether nothing is lost if the connection ends now: no request waits but a hello, which a driver's monitor always
-    /// has under way.
+    /// Whether a further request may be handed in: not while as many as may be wait for their reply, nor while an
+    /// authentication is under way, which decides what becomes of the next one and in whose name.
+    pub fn takes_requests(&self) -> bool {
+        !self.pending.is_full() && !self.pending.is_logging_in()
+    }
+
+    /// Whether nothing is lost if the connection ends now: no request waits but a hello that waits for news, as a
+    /// driver's monitor always has one under way.
     pub fn is_quiet(&self) -> bool {
-        self.pending.only_hello()
+        self.pending.only_waits_for_news()
     }
 
     /// Whether commands have come to an end since the last look.

@@ -4,7 +4,9 @@
 use super::{Closing, Context, Session};
 use crate::bson::{Doc, Element, kind};
 use crate::command::CommandView;
+use crate::limits;
 use crate::topology::deployment::is_state_change;
+use crate::topology::names::Asked;
 use crate::topology::{Names, Scope, hello, names};
 use crate::wire::op_msg::OpMsg;
 use crate::wire::{Compressor, Compressors};
@@ -13,18 +15,56 @@ const BAD: Closing = Closing("malformed reply");
 
 /// Where the reply to this command names members.
 pub(super) fn scope(view: &CommandView<'_>) -> Scope {
-    if view.name != "aggregate" {
-        return names::scope(view.name, None, false);
-    }
-    let explained = view.get("explain").ok().flatten().is_some_and(|e| e.truthy());
-    names::scope(view.name, first_stage(view), explained)
+    let asked = match view.name {
+        "aggregate" => asked(view),
+        _ => Asked::Documents,
+    };
+    names::scope(view.name, asked)
 }
 
-fn first_stage<'a>(view: &CommandView<'a>) -> Option<&'a str> {
-    let pipeline = view.get("pipeline").ok()??.document().ok()??;
+fn asked(view: &CommandView<'_>) -> Asked {
+    if view
+        .get("explain")
+        .is_ok_and(|flag| flag.is_some_and(|flag| flag.truthy()))
+    {
+        return Asked::Plan;
+    }
+    let pipeline = view.get("pipeline").ok().flatten();
+    let Some(Ok(Some(pipeline))) = pipeline.map(|pipeline| pipeline.document()) else {
+        return Asked::Documents;
+    };
+    match first_stage(&pipeline) {
+        Some(stage) if names::names_server(stage) => Asked::Statistics,
+        _ if joins_statistics(&pipeline, 0) => Asked::JoinedStatistics,
+        _ => Asked::Documents,
+    }
+}
+
+fn first_stage<'a>(pipeline: &Doc<'a>) -> Option<&'a [u8]> {
     let first = pipeline.elements().next()?.ok()?.document().ok()??;
-    let stage = first.elements().next()?.ok()?;
-    std::str::from_utf8(stage.key).ok()
+    Some(first.elements().next()?.ok()?.key)
+}
+
+/// Whether a pipeline inside this one begins with a stage that names the server.
+fn joins_statistics(pipeline: &Doc<'_>, depth: usize) -> bool {
+    let inner = |doc: &Doc<'_>| {
+        doc.elements().flatten().any(|element| match element.document() {
+            Ok(Some(inner)) if matches!(element.key, b"$lookup" | b"$unionWith") => {
+                let pipeline = inner.get(b"pipeline").ok().flatten();
+                let pipeline = pipeline.and_then(|pipeline| pipeline.document().ok().flatten());
+                pipeline.is_some_and(|pipeline| {
+                    first_stage(&pipeline).is_some_and(names::names_server)
+                        || joins_statistics(&pipeline, depth + 1)
+                })
+            }
+            _ => false,
+        })
+    };
+    depth < limits::MAX_DEPTH
+        && pipeline
+            .elements()
+            .flatten()
+            .any(|stage| stage.document().ok().flatten().is_some_and(|stage| inner(&stage)))
 }
 
 /// Whether a reply holds an error: of the command, of one of its writes, or of its write concern.

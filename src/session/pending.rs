@@ -29,6 +29,14 @@ pub(super) struct Pending {
     pub(super) cursor: Option<i64>,
     /// The request came compressed by this, so its replies go by it.
     pub(super) compressor: Option<Compressor>,
+    /// What ends the transaction that this is a statement of.
+    pub(super) abort: Option<Vec<u8>>,
+    /// Values opened so far, by domain: a chain of replies is one command's.
+    pub(super) opened: Vec<(Arc<str>, u32)>,
+    /// Plaintext found so far where an enforced rule allows none.
+    pub(super) plaintext: Vec<(Arc<FieldRule>, u32)>,
+    /// It decides who the client is.
+    logs_in: bool,
     /// The reply is a plan, whose literals stay sealed.
     pub(super) explained: bool,
     /// What the command does to views, should the server do it.
@@ -44,22 +52,39 @@ pub(super) enum Kind {
     /// hello: the reply is rewritten.
     Hello {
         legacy: bool,
+        /// It is answered when something has changed, or after a time.
+        awaits: bool,
         candidate: Option<Candidate>,
         /// What the reply shows as agreed on between the client and us.
         compressors: Compressors,
     },
     /// A step of an authentication.
-    Sasl(Option<Candidate>),
+    Sasl {
+        /// The first one: whatever conversation came before is over.
+        starts: bool,
+        candidate: Option<Candidate>,
+    },
     Logout,
     /// An answer of our own.
     Local(Vec<u8>),
+    /// The end of a transaction, asked for here: the reply to it stays here, and this answer goes in its place.
+    Abort(Vec<u8>),
 }
 
 impl Pending {
     pub(super) fn new(request_id: i32, kind: Kind, started_us: u64) -> Self {
+        let logs_in = match &kind {
+            Kind::Hello { candidate, .. } => candidate.is_some(),
+            Kind::Sasl { .. } | Kind::Logout => true,
+            Kind::Command | Kind::Local(_) | Kind::Abort(_) => false,
+        };
         Self {
             expects: request_id,
             kind,
+            logs_in,
+            abort: None,
+            opened: Vec::new(),
+            plaintext: Vec::new(),
             entry: None,
             policy: None,
             others: Vec::new(),
@@ -100,10 +125,15 @@ impl Queue {
         self.waiting.is_empty()
     }
 
-    pub(super) fn only_hello(&self) -> bool {
+    pub(super) fn only_waits_for_news(&self) -> bool {
         self.waiting
             .iter()
-            .all(|pending| matches!(pending.kind, Kind::Hello { .. }))
+            .all(|pending| matches!(pending.kind, Kind::Hello { awaits: true, .. }))
+    }
+
+    /// Nothing is taken behind a login, so it is the youngest.
+    pub(super) fn is_logging_in(&self) -> bool {
+        self.waiting.back().is_some_and(|youngest| youngest.logs_in)
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -2,7 +2,8 @@
 
 use super::pending::{Kind, Pending};
 use super::request::Request;
-use super::{Closing, Context, Done, Session, Step};
+use super::{Closing, Context, Done, Session, Step, transaction};
+use crate::bson::Doc;
 use crate::bson::build::Builder;
 use crate::event::Outcome;
 use crate::plan::Plan;
@@ -17,28 +18,27 @@ impl Session {
         message: &OpMsg<'_>,
         refusal: &Refusal,
         cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Result<Step, Closing> {
         if message.flags().more_to_come() {
             return Err(Closing("malformed command without reply"));
         }
-        self.answer(
-            message.header().request_id,
-            false,
-            &document(refusal),
-            message.flags().checksum_present(),
-            cx,
-            to_client,
-        );
+        let body = Doc::at(message.frame(), message.body().start).ok();
+        let abort = body.and_then(|body| transaction::abort(&body));
+        let (id, checksum) = (message.header().request_id, message.flags().checksum_present());
+        self.answer_statement(id, &document(refusal), checksum, abort, cx, to_server, to_client);
         Ok(Step::Done)
     }
 
-    /// Answers a request with an error, or drops it and closes where it expects no reply.
+    /// Answers a request with an error, or drops it and closes where it expects no reply. A transaction that it is a
+    /// statement of is over.
     pub(super) fn refuse(
         &mut self,
         request: &Request<'_>,
         refusal: &Refusal,
         cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let reason = refusal.reason.label();
@@ -62,18 +62,40 @@ impl Session {
             opened: Vec::new(),
             plaintext: Vec::new(),
         });
+        let (id, abort) = (request.id, request.abort.clone());
         if request.silent {
+            if let Some(abort) = abort {
+                // Sent with what still stands in the buffer; the answer finds nobody.
+                self.abort_transaction(id, &abort, Vec::new(), cx, to_server);
+            }
             return Err(Closing("refused an unacknowledged command"));
         }
-        self.answer(
-            request.id,
-            false,
-            &document(refusal),
-            request.checksum,
-            cx,
-            to_client,
-        );
+        let doc = document(refusal);
+        self.answer_statement(id, &doc, request.checksum, abort, cx, to_server, to_client);
         Ok(())
+    }
+
+    /// Answers a request, once the transaction that it is a statement of has been ended.
+    #[expect(clippy::too_many_arguments, reason = "an answer, and both directions")]
+    fn answer_statement(
+        &mut self,
+        request_id: i32,
+        doc: &[u8],
+        checksum: bool,
+        abort: Option<Vec<u8>>,
+        cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
+        to_client: &mut Vec<u8>,
+    ) {
+        // Whoever has not logged in has no transaction.
+        match abort.filter(|_| self.logged_in || !cx.login) {
+            Some(abort) => {
+                let answer = encode::reply(0, request_id, doc, checksum).unwrap_or_default();
+                let answer = self.packed_answer(answer);
+                self.abort_transaction(request_id, &abort, answer, cx, to_server);
+            }
+            None => self.answer(request_id, false, doc, checksum, cx, to_client),
+        }
     }
 
     /// Puts an answer of our own in line behind the replies in flight.

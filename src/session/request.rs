@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Context;
+use super::{Context, transaction};
 use crate::bson::Doc;
 use crate::command::aggregate::Policies;
 use crate::command::table::{self, Entry};
@@ -40,6 +40,8 @@ pub(super) struct Request<'a> {
     pub(super) others: Vec<Arc<CollectionPolicy>>,
     /// What it does to views, should the server do it.
     pub(super) change: Option<Box<Change>>,
+    /// What ends the transaction that it is a statement of.
+    pub(super) abort: Option<Vec<u8>>,
 }
 
 impl<'a> Request<'a> {
@@ -72,6 +74,7 @@ impl<'a> Request<'a> {
             change: views::change(view)
                 .filter(|_| cx.map.protects_db(view.db))
                 .map(Box::new),
+            abort: transaction::abort(&view.body),
         }
     }
 

@@ -15,13 +15,15 @@ use crate::limits;
 use crate::plan::apply::Applied;
 use crate::plan::{Draft, Plan};
 use crate::policy::{CollectionPolicy, Reason, Refusal};
+use crate::topology::Scope;
 use crate::wire::header::{Header, Opcode};
 use crate::wire::op_msg::OpMsg;
 use crate::wire::op_reply::OpReply;
 use crate::wire::{encode, op_reply};
 
 impl Session {
-    /// Takes one whole frame of the server; what the client gets is appended to `to_client`.
+    /// Takes one whole frame of the server; what the client gets is appended to `to_client`, and to `to_server`
+    /// the end of a transaction one of whose replies cannot be passed on.
     ///
     /// # Errors
     /// [`Closing`] where the server says what it should not.
@@ -29,6 +31,7 @@ impl Session {
         &mut self,
         frame: &[u8],
         cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Result<Step, Closing> {
         let header = Header::peek(frame, limits::MAX_MESSAGE).map_err(|_| Closing("malformed reply"))?;
@@ -41,12 +44,12 @@ impl Session {
         let (base, compressor, counted) = (to_client.len(), front.compressor, self.packed.len());
         let step = match header.opcode {
             Opcode::Reply => self.on_legacy_reply(frame, cx, to_client),
-            Opcode::Msg => self.on_reply(frame, cx, to_client),
+            Opcode::Msg => self.on_reply(frame, cx, to_server, to_client),
             Opcode::Compressed => {
                 self.with_compressed_reply(frame, to_client, |session, plain, to_client| {
                     match Header::peek(plain, limits::MAX_MESSAGE).map(|header| header.opcode) {
                         // A legacy reply answers a hello only, which is never compressed.
-                        Ok(Opcode::Msg) => session.on_reply(plain, cx, to_client),
+                        Ok(Opcode::Msg) => session.on_reply(plain, cx, to_server, to_client),
                         _ => Err(Closing("unexpected opcode in a reply")),
                     }
                 })
@@ -71,20 +74,22 @@ impl Session {
         &mut self,
         why: &str,
         cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         let refusal = Refusal::new(Reason::Key, why);
-        let (base, compressor) = (
-            to_client.len(),
-            self.pending.front().and_then(|front| front.compressor),
-        );
-        self.fail(&refusal, cx, to_client)?;
-        self.pack_reply(compressor, to_client, base);
+        self.fail(&refusal, cx, to_server, to_client)?;
         self.pending.release(to_client);
         Ok(())
     }
 
-    fn on_reply(&mut self, frame: &[u8], cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<Step, Closing> {
+    fn on_reply(
+        &mut self,
+        frame: &[u8],
+        cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Step, Closing> {
         let message = OpMsg::parse(frame).map_err(|_| Closing("malformed reply"))?;
         let body = Doc::at(frame, message.body().start).map_err(|_| Closing("malformed reply"))?;
         let Some(front) = self.pending.front() else {
@@ -106,10 +111,12 @@ impl Session {
                 self.greeted(&body, candidate);
                 self.advance(&message, more, Outcome::Ok, cx);
             }
-            Kind::Sasl(candidate) => {
-                let candidate = candidate.take();
+            Kind::Sasl { starts, candidate } => {
+                if *starts {
+                    self.candidate = candidate.take();
+                }
                 let facts = reply::facts(&body).unwrap_or_default();
-                self.authenticated(facts, candidate);
+                self.authenticated(facts);
                 to_client.extend_from_slice(frame);
                 self.advance(&message, more, outcome(&facts), cx);
             }
@@ -123,7 +130,12 @@ impl Session {
                 self.advance(&message, more, outcome(&facts), cx);
             }
             Kind::Local(_) => return Err(Closing("reply to a request that was answered here")),
-            Kind::Command => return self.on_command_reply(&message, &body, cx, to_client),
+            Kind::Abort(answer) => {
+                // However it went: the transaction is over, or was none.
+                to_client.append(answer);
+                self.pending.pop();
+            }
+            Kind::Command => return self.on_command_reply(&message, &body, cx, to_server, to_client),
         }
         Ok(Step::Done)
     }
@@ -133,6 +145,7 @@ impl Session {
         message: &OpMsg<'_>,
         body: &Doc<'_>,
         cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
         to_client: &mut Vec<u8>,
     ) -> Result<Step, Closing> {
         let more = message.flags().more_to_come();
@@ -144,6 +157,7 @@ impl Session {
         if cx.map.is_empty() {
             to_client.extend_from_slice(message.frame());
             self.rename(base, failed, cx, to_client)?;
+            self.note_naming(body, cx);
             // Facts cost a walk of the reply: without a field map only success is told apart from nothing.
             self.advance(message, more, Outcome::Ok, cx);
             return Ok(Step::Done);
@@ -174,7 +188,7 @@ impl Session {
             reply::facts(body).and_then(|facts| reply::plan(&mut draft, body, &reading).map(|()| facts));
         let facts = match planned {
             Ok(facts) => facts,
-            Err(refusal) => return self.fail(&refusal, cx, to_client).map(|()| Step::Done),
+            Err(refusal) => return self.fail(&refusal, cx, to_server, to_client).map(|()| Step::Done),
         };
         let mut plan = draft.finish();
         if plan.needs_keys() {
@@ -189,10 +203,11 @@ impl Session {
             Ok(applied) => applied,
             Err(refusal) => {
                 to_client.truncate(base);
-                return self.fail(&refusal, cx, to_client).map(|()| Step::Done);
+                return self.fail(&refusal, cx, to_server, to_client).map(|()| Step::Done);
             }
         };
         self.rename(base, failed, cx, to_client)?;
+        self.note_naming(body, cx);
         match (shows, cursor, facts.cursor) {
             (Some(_), Some(exhausted), Some(0)) => cx.cursors.forget(exhausted),
             (Some(shows), None, Some(open)) if open != 0 => cx.cursors.keep(open, &shows),
@@ -201,6 +216,19 @@ impl Session {
         self.note(&facts, &applied, &mut plan, policy, cx);
         self.advance_with(message, more, outcome(&facts), applied, plan, cx);
         Ok(Step::Done)
+    }
+
+    /// A cursor whose first batch names the server goes on to do so.
+    fn note_naming(&mut self, body: &Doc<'_>, cx: &Context<'_>) {
+        let Some(front) = self.pending.front() else { return };
+        if !matches!(front.scope, Scope::Batch | Scope::Joined) {
+            return;
+        }
+        match (reply::facts(body).unwrap_or_default().cursor, front.cursor) {
+            (Some(0), Some(exhausted)) => cx.cursors.forget(exhausted),
+            (Some(open), None) if open != 0 => cx.cursors.keep_naming(open, front.scope),
+            _ => {}
+        }
     }
 
     /// Adds to the pending event what this reply held; makes one where only the reply showed that something protected
@@ -256,6 +284,7 @@ impl Session {
                     legacy: true,
                     candidate,
                     compressors,
+                    ..
                 },
             ..
         }) = self.pending.front()
@@ -277,27 +306,24 @@ impl Session {
     fn greeted(&mut self, body: &Doc<'_>, candidate: Option<Candidate>) {
         self.greeted = true;
         self.compression.agreed_upstream(body);
-        let Some(candidate) = candidate else { return };
+        if candidate.is_none() {
+            return;
+        }
         let speculative = body.get(b"speculativeAuthenticate").ok().flatten();
         let Some(Ok(Some(answer))) = speculative.map(|e| e.document()) else {
             return;
         };
         let done = answer.get(b"done").ok().flatten().is_some_and(|e| e.truthy());
-        self.authenticated(
-            Facts {
-                ok: true,
-                done,
-                ..Facts::default()
-            },
-            Some(candidate),
-        );
+        self.candidate = candidate;
+        self.authenticated(Facts {
+            ok: true,
+            done,
+            ..Facts::default()
+        });
     }
 
     /// A step of an authentication went well: the principal counts once the server says `done`.
-    fn authenticated(&mut self, facts: Facts, candidate: Option<Candidate>) {
-        if candidate.is_some() {
-            self.candidate = candidate;
-        }
+    fn authenticated(&mut self, facts: Facts) {
         let peer = || self.peer.clone().unwrap_or_else(|| "unknown".into());
         if !facts.ok {
             let claimed = self.candidate.take().map(|candidate| candidate.principal);
@@ -308,10 +334,13 @@ impl Session {
             });
             return;
         }
-        self.logged_in |= facts.done;
-        if facts.done
-            && let Some(candidate) = self.candidate.take()
-        {
+        if !facts.done {
+            return;
+        }
+        self.logged_in = true;
+        // Whoever logs in without telling us a name is not who was there before.
+        self.principal = None;
+        if let Some(candidate) = self.candidate.take() {
             self.notices.push(Lifecycle::Authenticated {
                 connection: self.connection,
                 principal: Arc::clone(&candidate.principal),
@@ -336,14 +365,15 @@ impl Session {
         plan: Plan,
         cx: &Context<'_>,
     ) {
-        if more && let Some(front) = self.pending.front() {
+        let Some(front) = self.pending.front() else { return };
+        tally(&mut front.opened, applied.opened, |one, other| one == other);
+        tally(&mut front.plaintext, plan.summary.plaintext, Arc::ptr_eq);
+        if more {
             front.expects = message.header().request_id;
             return;
         }
         let Some(pending) = self.pending.pop() else { return };
-        let mut done = self.finish(pending, outcome, cx);
-        done.opened = applied.opened;
-        done.plaintext = plan.summary.plaintext;
+        let done = self.finish(pending, outcome, cx);
         self.done.push(done);
     }
 
@@ -364,24 +394,41 @@ impl Session {
             policy: pending.policy,
             others: pending.others,
             sealed: pending.sealed,
-            opened: Vec::new(),
-            plaintext: Vec::new(),
+            opened: pending.opened,
+            plaintext: pending.plaintext,
         }
     }
 
-    /// The reply cannot be passed on: the client gets an error instead.
-    fn fail(&mut self, refusal: &Refusal, cx: &Context<'_>, to_client: &mut Vec<u8>) -> Result<(), Closing> {
-        let Some(pending) = self.pending.pop() else {
+    /// The reply cannot be passed on: the client gets an error instead, and the transaction that it belongs to, if any, is
+    /// over.
+    fn fail(
+        &mut self,
+        refusal: &Refusal,
+        cx: &Context<'_>,
+        to_server: &mut Vec<u8>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
+        let Some(mut pending) = self.pending.pop() else {
             return Err(Closing("reply without a request"));
         };
         let doc = refuse::document(refusal);
         let legacy = matches!(pending.kind, Kind::Hello { legacy: true, .. });
-        let bytes = if legacy {
+        let mut bytes = if legacy {
             op_reply::reply(0, pending.expects, &doc).unwrap_or_default()
         } else {
             encode::reply(0, pending.expects, &doc, false).unwrap_or_default()
         };
-        to_client.extend_from_slice(&bytes);
+        self.pack_reply(pending.compressor, &mut bytes, 0);
+        match pending.abort.take() {
+            Some(abort) => {
+                // Behind requests that came after it the answer cannot wait for the end of the transaction.
+                if !self.pending.is_empty() {
+                    to_client.append(&mut bytes);
+                }
+                self.abort_transaction(pending.expects, &abort, bytes, cx, to_server);
+            }
+            None => to_client.append(&mut bytes),
+        }
         let done = self.finish(
             pending,
             Outcome::Failed {
@@ -399,5 +446,15 @@ fn outcome(facts: &Facts) -> Outcome {
         Some(code) => Outcome::ServerError { code },
         None if facts.ok => Outcome::Ok,
         None => Outcome::ServerError { code: 0 },
+    }
+}
+
+/// Adds counts to those of the replies before.
+fn tally<K>(total: &mut Vec<(K, u32)>, more: Vec<(K, u32)>, same: impl Fn(&K, &K) -> bool) {
+    for (key, n) in more {
+        match total.iter_mut().find(|(known, _)| same(known, &key)) {
+            Some((_, sum)) => *sum = sum.saturating_add(n),
+            None => total.push((key, n)),
+        }
     }
 }

@@ -35,21 +35,43 @@ pub enum Scope {
     Status,
     /// `serverInfo` of a query plan.
     Plan,
-    /// `host` in each document of the batch.
+    /// `host` in each document of the batch, and in statistics that were joined to them.
     Batch,
+    /// `host` in statistics that were joined to the documents of the batch, or united with them.
+    Joined,
 }
 
-/// What the reply of a command has to be searched for. `stage` is an aggregation's first stage; `explained` says that a
-/// plan was asked for in place of its documents.
-pub fn scope(command: &str, stage: Option<&str>, explained: bool) -> Scope {
-    match (command, stage) {
-        _ if explained => Scope::Plan,
-        ("aggregate", Some("$indexStats" | "$collStats" | "$planCacheStats" | "$currentOp")) => Scope::Batch,
-        ("explain", _) => Scope::Plan,
+/// What an aggregation says that its reply will hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The plan in place of the documents.
+    Plan,
+    /// The server's statistics: documents of a stage that names the server.
+    Statistics,
+    /// Such documents, brought in from an inner pipeline.
+    JoinedStatistics,
+    /// Documents of collections.
+    Documents,
+}
+
+/// Whether an aggregation's stage makes documents that name the server.
+pub fn names_server(stage: &[u8]) -> bool {
+    matches!(
+        stage,
+        b"$indexStats" | b"$collStats" | b"$planCacheStats" | b"$currentOp"
+    )
+}
+
+/// What the reply of a command has to be searched for.
+pub fn scope(command: &str, asked: Asked) -> Scope {
+    match (command, asked) {
+        ("aggregate", Asked::Statistics) => Scope::Batch,
+        ("aggregate", Asked::JoinedStatistics) => Scope::Joined,
+        ("explain", _) | ("aggregate", Asked::Plan) => Scope::Plan,
         (
             "replSetGetStatus" | "replSetGetConfig" | "serverStatus" | "hostInfo" | "getCmdLineOpts"
-            | "connPoolStats" | "getLog" | "listShards" | "getShardMap" | "getShardVersion" | "isdbgrid"
-            | "shardConnPoolStats" | "whatsmyuri",
+            | "connPoolStats" | "getLog" | "getDiagnosticData" | "getParameter" | "listShards"
+            | "getShardMap" | "getShardVersion" | "isdbgrid" | "shardConnPoolStats" | "whatsmyuri",
             _,
         ) => Scope::Status,
         // A router answers these itself, in the form of one server.
@@ -90,7 +112,7 @@ impl<'a> Names<'a> {
         match scope {
             Scope::Errors => false,
             Scope::Shards => self.map.is_routed(),
-            Scope::Status | Scope::Plan | Scope::Batch => true,
+            Scope::Status | Scope::Plan | Scope::Batch | Scope::Joined => true,
         }
     }
 
@@ -184,6 +206,13 @@ impl<'a> Names<'a> {
         }
         let mut out = Copier::new(doc);
         let mut option = false;
+        let of_server = match scope {
+            Scope::Batch => {
+                place.depth == BATCH_DOCUMENT || place.depth > BATCH_DOCUMENT && is_statistics(&doc)?
+            }
+            Scope::Joined => place.depth >= BATCH_DOCUMENT && is_statistics(&doc)?,
+            Scope::Errors | Scope::Shards | Scope::Status | Scope::Plan => false,
+        };
         for element in doc.elements() {
             let element = element?;
             let key = self.key(&element, scope, place);
@@ -192,6 +221,9 @@ impl<'a> Names<'a> {
                 Some(inner) if enters(scope, element.key, place) => {
                     let inner = self.document(inner, scope, place.under(element.key))?;
                     out.put_as(element.kind, key, &inner);
+                }
+                _ if of_server && element.key == b"host" && element.text().is_some() => {
+                    out.put_as(kind::STRING, key, &string_value(self.listener.as_str()));
                 }
                 _ => match self.value(&element, scope, place, &mut option) {
                     Some(Value::Text(text)) => out.put_as(kind::STRING, key, &string_value(&text)),
@@ -233,8 +265,9 @@ impl<'a> Names<'a> {
         let text = element.text()?;
         let replaced = match scope {
             Scope::Errors | Scope::Shards => self.text(text).filter(|_| element.key == b"errmsg"),
-            Scope::Batch if element.key == b"host" => Some(self.listener.as_str().to_owned()),
-            Scope::Batch => self.text(text).filter(|_| element.key == b"errmsg"),
+            // Documents of the application stand in it, too.
+            Scope::Batch | Scope::Joined if place.depth >= BATCH_DOCUMENT => None,
+            Scope::Batch | Scope::Joined => self.text(text).filter(|_| element.key == b"errmsg"),
             Scope::Plan => match (within, element.key) {
                 (b"serverInfo", b"host") => Some(self.listener.host().to_owned()),
                 (_, b"connectionString") => Some(self.addresses(text)),
@@ -249,7 +282,7 @@ impl<'a> Names<'a> {
                 (b"" | b"system", b"host") if depth < 2 => Some(self.listener.as_str().to_owned()),
                 // The server sees the proxy; the client asks for itself.
                 (b"", b"you") => self.peer.map(str::to_owned),
-                (_, b"hostname") => Some(self.listener.host().to_owned()),
+                (_, b"hostname" | b"saslHostName") => Some(self.listener.host().to_owned()),
                 (b"net", b"bindIp") | (_, b"SSLServerSubjectName") => Some(HIDDEN.to_owned()),
                 (b"argv", _) => argument(text, option).or_else(|| self.text(text)),
                 (b"members", b"name")
@@ -271,6 +304,23 @@ impl<'a> Names<'a> {
         };
         replaced.filter(|new| new != text).map(Value::Text)
     }
+}
+
+/// How deep the documents of a batch stand: reply, cursor, batch, document.
+const BATCH_DOCUMENT: usize = 3;
+
+/// Whether a document looks like one that a stage made which names the server.
+fn is_statistics(doc: &Doc<'_>) -> Result<bool, Malformed> {
+    let (mut ns, mut time, mut other) = (false, false, false);
+    for element in doc.elements() {
+        match element?.key {
+            b"ns" => ns = true,
+            b"localTime" => time = true,
+            b"accesses" | b"planCacheKey" => other = true,
+            _ => {}
+        }
+    }
+    Ok(ns && time || other)
 }
 
 enum Value {
@@ -310,9 +360,8 @@ fn enters(scope: Scope, key: &[u8], place: Place<'_>) -> bool {
             let is_raw = place.depth == 0 && key == b"raw" || place.depth == 1 && place.within == b"raw";
             is_raw || has_errors
         }
-        // cursor, batch, document: no deeper.
-        Scope::Batch => {
-            place.depth < 3 && of(&[b"cursor", b"firstBatch", b"nextBatch", b"writeConcernError"])
+        Scope::Batch | Scope::Joined => {
+            place.depth >= 2 || of(&[b"cursor", b"firstBatch", b"nextBatch", b"writeConcernError"])
         }
     }
 }

@@ -205,7 +205,7 @@ impl Harness {
     pub fn reply(&mut self, reply: Document) -> Document {
         self.unanswered = false;
         let frame = encode::reply(900, self.next - 1, &to_bytes(&reply), false).unwrap();
-        let mut to_client = Vec::new();
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let cx = Context {
             map: &self.config.fields,
             found: &self.found,
@@ -223,7 +223,7 @@ impl Harness {
         };
         let step = self
             .session
-            .on_server(&frame, &cx, &mut to_client)
+            .on_server(&frame, &cx, &mut to_server, &mut to_client)
             .expect("the connection goes on");
         assert!(matches!(step, Step::Done), "keys are all there");
         body(&to_client)

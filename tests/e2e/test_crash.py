@@ -121,6 +121,47 @@ def test_first_start_interrupted_again_and_again_ends_with_one_key(world, sessio
         proxy.kill9()
 
 
+@pytest.mark.parametrize("round_", range(4))
+def test_two_that_start_for_the_first_time_at_once_end_with_one_key(world, session_dir, round_):
+    """One master key, one data key of each domain, and each finds what the other wrote."""
+    mongod, _, markers = world
+    name = f"t_crash_twins_{round_}"
+    twins = [Proxy(session_dir / f"{name}_{n}", mongod, [Collection(f"{name}.patients", harness.PATIENTS)], vault=f"encryption.{name}",
+                   master_key=session_dir / f"{name}.key") for n in range(2)]
+    try:
+        for proxy in twins:
+            proxy.start(ready=False)
+        together, failures, same = threading.Barrier(2), [], markers.text("same")
+
+        def use(proxy: Proxy, number: int) -> None:
+            try:
+                wait_until("the proxy to be ready", proxy._ready, 60)
+                with proxy.client() as client:
+                    client.admin.command("ping")
+                    together.wait(60)
+                    client[name].patients.insert_one(patient(markers, number, nhs_number=same))
+                    together.wait(60)
+                    assert {d["_id"] for d in client[name].patients.find({"nhs_number": same})} == {0, 1}
+            except (AssertionError, PyMongoError, threading.BrokenBarrierError) as e:
+                together.abort()
+                failures.append(repr(e))
+
+        threads = [threading.Thread(target=use, args=(proxy, n)) for n, proxy in enumerate(twins)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(120)
+        assert not failures
+        with mongod.client(harness.ADMIN) as direct:
+            names = [n for k in direct.encryption[name].find() for n in k.get("keyAltNames", [])]
+        assert len(names) == len(set(names)) and sum(n.startswith("fieldveil/nhs_number/") for n in names) == 1
+        for proxy in twins:
+            assert proxy.stop() == 0
+    finally:
+        for proxy in twins:
+            proxy.kill9()
+
+
 def test_sigterm_finishes_what_was_begun(world):
     mongod, proxy, markers = world
     writers = Writers(proxy, markers, "sigterm")

@@ -107,7 +107,9 @@ def test_each_listener_leads_to_its_own_member(found, members):
 COMMANDS = [
     {"hello": 1}, {"isMaster": 1}, {"replSetGetStatus": 1}, {"replSetGetConfig": 1}, {"serverStatus": 1}, {"hostInfo": 1},
     {"connectionStatus": 1}, {"getCmdLineOpts": 1}, {"connPoolStats": 1}, {"whatsmyuri": 1}, {"buildInfo": 1}, {"top": 1},
-    {"listDatabases": 1}, {"replSetStepUp": 1, "bogus": 1}, {"replSetMaintenance": 1, "x": "y"},
+    {"listDatabases": 1}, {"getLog": "startupWarnings"}, {"getLog": "*"}, {"getDiagnosticData": 1}, {"replSetGetRBID": 1}, {"listCommands": 1},
+    {"features": 1}, {"lockInfo": 1}, {"getParameter": "*"}, {"getDefaultRWConcern": 1, "inMemory": True}, {"usersInfo": 1}, {"shardingState": 1},
+    {"listShards": 1}, {"getShardMap": 1}, {"dbStats": 1}, {"currentOp": 1}, {"replSetStepUp": 1, "bogus": 1}, {"replSetMaintenance": 1, "x": "y"},
 ]
 
 
@@ -131,6 +133,32 @@ def test_plans_and_statistics_name_no_member(found, members):
         statistics = list(db.plain.aggregate([{"$indexStats": {}}]))
         assert_names_nobody(members, statistics[0])
         assert db.plain.find_one({"_id": "plan"}) == {"_id": "plan", "host": "kept"}
+        assert_names_nobody(members, db.command({"aggregate": "plain", "pipeline": [{"$match": {"host": "kept"}}], "explain": True}))
+        assert_names_nobody(members, db.command("explain", {"aggregate": "plain", "pipeline": [{"$match": {"host": "kept"}}], "cursor": {}}))
+
+
+PLAIN = {"_id": "stats", "host": "kept:27017", "ns": "also kept"}
+INDEXES, COLLECTION = [{"$indexStats": {}}], [{"$collStats": {"count": {}}}]
+
+
+@pytest.mark.parametrize("pipeline", [
+    INDEXES, COLLECTION, [{"$planCacheStats": {}}], [{"$match": {}}, {"$unionWith": {"coll": "stats", "pipeline": INDEXES}}],
+    [{"$unionWith": {"coll": "stats", "pipeline": [{"$limit": 1}, {"$unionWith": {"coll": "stats", "pipeline": COLLECTION}}]}}],
+    [{"$lookup": {"from": "stats", "pipeline": INDEXES, "as": "joined"}}], INDEXES + [{"$lookup": {"from": "stats", "pipeline": COLLECTION, "as": "joined"}}],
+], ids=str)
+def test_statistics_name_no_member_wherever_they_come_in(found, members, pipeline):
+    """Also in later batches, whose commands do not say what they hold; documents with such names are left alone."""
+    with client_through(found, user=ADMIN) as client:
+        stats = client[DB].stats
+        stats.replace_one({"_id": "stats"}, PLAIN, upsert=True)
+        for n in range(4):
+            stats.create_index([(f"field{n}", 1)])
+        documents = list(stats.aggregate(pipeline, batchSize=1))
+        for document in documents:
+            assert_names_nobody(members, document)
+            if "_id" in document:
+                assert {key: document[key] for key in PLAIN} == PLAIN
+        assert stats.find_one() == PLAIN
 
 
 def assert_names_nobody(members: ReplicaSet, reply: dict) -> None:

@@ -46,18 +46,41 @@ def test_with_transaction_over_several_commands(app_client, app, markers):
     assert app.patients.find_one({"_id": 0})["ward"] == "T"
 
 
-def test_refusal_inside_leaves_the_choice_to_the_application(app_client, app, markers):
-    """The server never saw the refused command, so its transaction is still open: the rest can still be committed."""
-    document = patient(markers, 1)
-    with app_client.start_session() as session:
-        session.start_transaction()
-        app.patients.insert_one(document, session=session)
-        with pytest.raises(OperationFailure) as caught:
-            app.patients.find_one({"nhs_number": {"$gt": document["nhs_number"]}}, session=session)
-        assert caught.value.details["errmsg"].startswith("fieldveil: ")
-        assert not caught.value.has_error_label("TransientTransactionError")
+def broken_off(collection, statement, session):
+    """A transaction whose second statement fails, and which the application wants to commit all the same."""
+    collection.insert_one({"_id": "kept?"}, session=session)
+    with pytest.raises(OperationFailure) as failed:
+        statement(session)
+    with pytest.raises(OperationFailure) as caught:
         session.commit_transaction()
-    assert app.patients.find_one({"_id": 1}) == document
+    return failed.value.has_error_label("TransientTransactionError"), caught.value.code, caught.value.has_error_label("TransientTransactionError")
+
+
+def test_a_refusal_ends_the_transaction_as_an_error_of_the_server_does(app_client, app, direct, oracle_client, oracle):
+    """The server never sees what is refused here; committing the rest would be half a transaction, as nobody meant it."""
+    oracle.patients.delete_many({})
+    with oracle_client.start_session() as session, session.start_transaction():
+        expected = broken_off(oracle.patients, lambda s: oracle.patients.find_one({"ward": {"$bogus": 1}}, session=s), session)
+    with app_client.start_session() as session, session.start_transaction():
+        actual = broken_off(app.patients, lambda s: app.patients.find_one({"nhs_number": {"$gt": "a"}}, session=s), session)
+    assert actual == expected == (False, 251, True)
+    assert direct.patients.count_documents({}) == oracle.patients.count_documents({}) == 0
+
+
+def test_with_transaction_reports_the_refusal_itself(app_client, app, direct, markers):
+    attempts = []
+
+    def body(session):
+        attempts.append(1)
+        app.patients.insert_one(patient(markers, 1), session=session)
+        app.patients.update_one({"nhs_number": {"$gt": "a"}}, {"$set": {"ward": "T"}}, session=session)
+    with app_client.start_session() as session:
+        with pytest.raises(OperationFailure, match="fieldveil: .*nhs_number"):
+            session.with_transaction(body)
+        assert len(attempts) == 1
+        # The session is good for the next one.
+        session.with_transaction(lambda s: app.patients.insert_one(patient(markers, 2), session=s))
+    assert [d["_id"] for d in direct.patients.find()] == [2]
 
 
 def test_write_conflict_keeps_its_label(app_client, app, markers):

@@ -73,8 +73,9 @@ impl Bench {
     }
 
     fn answer(&mut self, frame: &[u8]) -> Result<Vec<u8>, Closing> {
-        let mut to_client = Vec::new();
-        let step = self.with(|session, cx| session.on_server(frame, cx, &mut to_client))?;
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        let step = self.with(|session, cx| session.on_server(frame, cx, &mut to_server, &mut to_client))?;
+        assert!(to_server.is_empty(), "nothing is asked because of an answer");
         assert!(matches!(step, Step::Done), "keys are all there");
         Ok(to_client)
     }

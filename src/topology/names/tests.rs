@@ -232,9 +232,10 @@ fn plans_and_index_statistics_name_the_listener() {
 
 #[test]
 fn documents_are_not_searched() {
-    assert_eq!(scope("find", None, false), Scope::Errors);
-    assert_eq!(scope("aggregate", Some("$match"), false), Scope::Errors);
-    assert_eq!(scope("aggregate", Some("$indexStats"), false), Scope::Batch);
+    assert_eq!(scope("find", Asked::Documents), Scope::Errors);
+    assert_eq!(scope("aggregate", Asked::Documents), Scope::Errors);
+    assert_eq!(scope("aggregate", Asked::Statistics), Scope::Batch);
+    assert_eq!(scope("aggregate", Asked::Plan), Scope::Plan);
     let batch = doc! { "cursor": { "firstBatch": [{ "host": "db1.internal:27017", "errmsg": "db1.internal:27017" }] }, "ok": 1.0 };
     assert_eq!(renamed(&batch, Scope::Errors), batch);
 }
@@ -309,10 +310,10 @@ fn what_each_shard_said_stands_under_no_address() {
     };
     let names = {
         let map = HostMap::new(Vec::new()).unwrap().routed(true);
-        Names::new(&map, &address("proxy:9"), None, None).concerns(scope("createIndexes", None, false))
+        Names::new(&map, &address("proxy:9"), None, None).concerns(scope("createIndexes", Asked::Documents))
     };
     assert!(names, "also where nothing failed");
-    let got = behind_a_router(&reply, scope("createIndexes", None, false));
+    let got = behind_a_router(&reply, scope("createIndexes", Asked::Documents));
     let shown = got.to_string();
     assert!(
         !shown.contains("internal") && !shown.contains("s3:27018"),
@@ -329,8 +330,8 @@ fn what_each_shard_said_stands_under_no_address() {
         &doc! { "clusterTime": 5 }
     );
     // A document of the application is never below `raw`.
-    assert_eq!(scope("findAndModify", None, false), Scope::Errors);
-    assert_eq!(scope("dbStats", None, false), Scope::Shards);
+    assert_eq!(scope("findAndModify", Asked::Documents), Scope::Errors);
+    assert_eq!(scope("dbStats", Asked::Documents), Scope::Shards);
 }
 
 #[test]
@@ -343,7 +344,7 @@ fn plans_of_shards_name_no_host() {
             "shard02": { "host": "s3:27018", "stages": [{ "$cursor": { "host": "kept" } }] },
         }, "ok": 1.0,
     };
-    let got = behind_a_router(&aggregate, scope("aggregate", Some("$match"), true));
+    let got = behind_a_router(&aggregate, scope("aggregate", Asked::Plan));
     let shards = got.get_document("shards").unwrap();
     for shard in ["shard01", "shard02"] {
         let host = shards.get_document(shard).unwrap().get_str("host").unwrap();
@@ -364,7 +365,7 @@ fn plans_of_shards_name_no_host() {
             { "shardName": "shard01", "connectionString": "shard01/s1.internal:27018", "serverInfo": { "host": "s1", "port": 27018 } },
         ] } }, "ok": 1.0,
     };
-    let shown = behind_a_router(&find, scope("explain", None, false)).to_string();
+    let shown = behind_a_router(&find, scope("explain", Asked::Documents)).to_string();
     assert!(!shown.contains("internal") && !shown.contains("27018"), "{shown}");
 }
 
@@ -375,7 +376,7 @@ fn a_routers_status_names_nobody_behind_it() {
         "sharding": { "configsvrConnectionString": "csrs/c1.internal:27019,c2:27019", "maxChunkSizeInBytes": 134_217_728_i64 },
         "transactions": { "commitTypes": { "noShards": { "initiated": 0_i64 } } }, "ok": 1.0,
     };
-    let got = behind_a_router(&status, scope("serverStatus", None, false));
+    let got = behind_a_router(&status, scope("serverStatus", Asked::Documents));
     let shown = got.to_string();
     assert!(
         !shown.contains("internal") && !shown.contains("c2:27019"),
@@ -398,7 +399,7 @@ fn a_routers_status_names_nobody_behind_it() {
             "hosts": { "s1.internal:27018": { "inUse": 1 } }, "replicaSets": { "shard01": { "hosts": [{ "addr": "s1.internal:27018", "ok": true }] } }, "ok": 1.0 },
         ),
     ] {
-        let shown = behind_a_router(&reply, scope(command, None, false)).to_string();
+        let shown = behind_a_router(&reply, scope(command, Asked::Documents)).to_string();
         assert!(!shown.contains("internal"), "{command}: {shown}");
     }
     let plain = doc! { "version": "6.0.5", "localTime": "2026-01-01T10:30:00", "ok": 1.0 };
