@@ -1287,3 +1287,26 @@ fn asks_for_nonces_before_anything_leaves_and_only_for_random_fields() {
         ]
     );
 }
+
+#[test]
+fn follows_an_expression_in_a_sliced_projection() {
+    let mut h = Harness::new(1);
+    let slice = |of: Document| doc! { "find": "p", "projection": { "x": { "$slice": [of, 1] } } };
+    let cond = |value: &str| doc! { "$filter": { "input": "$tags2", "cond": { "$eq": ["$nhs", value] } } };
+    let sent = h.command(slice(cond("SECRET"))).sent();
+    assert!(!sent.to_string().contains("SECRET"), "{sent}");
+    refuses(
+        h.command(slice(
+            doc! { "$map": { "input": "$x", "in": { "$concat": ["$nhs", "SECRET"] } } },
+        )),
+        &["nhs", "$concat"],
+    );
+    // With numbers it is the projection's own operator.
+    for operand in [bson!(1), bson!([0, 1]), bson!(-1.0)] {
+        let command = doc! { "find": "p", "projection": { "tags": { "$slice": operand } } };
+        assert_eq!(
+            h.command(command.clone()).sent().get("projection"),
+            command.get("projection")
+        );
+    }
+}
