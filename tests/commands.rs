@@ -1310,3 +1310,13 @@ fn follows_an_expression_in_a_sliced_projection() {
         );
     }
 }
+
+#[test]
+fn refuses_to_explain_a_command_of_another_database() {
+    let mut h = Harness::new(1);
+    let explain = |db: &str| doc! { "explain": { "find": "p", "filter": { "nhs": "SECRET" }, "$db": db } };
+    refuses(h.command_on("admin", explain("c")), &["$db"]);
+    refuses(h.command_on("c", explain("admin")), &["$db"]);
+    let sent = h.command_on("c", explain("c")).sent();
+    assert!(!sent.to_string().contains("SECRET"), "{sent}");
+}
