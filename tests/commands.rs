@@ -1320,3 +1320,25 @@ fn refuses_to_explain_a_command_of_another_database() {
     let sent = h.command_on("c", explain("c")).sent();
     assert!(!sent.to_string().contains("SECRET"), "{sent}");
 }
+
+#[test]
+fn refuses_unknown_commands_that_name_database_and_collection_apart() {
+    let mut h = Harness::new(1);
+    for command in [
+        doc! { "setQuerySettings": { "find": "p", "filter": { "nhs": "SECRET" }, "$db": "c" }, "settings": {} },
+        doc! { "run": 1, "commands": [{ "db": "c", "command": { "insert": "p", "documents": [{ "nhs": "SECRET" }] } }] },
+        doc! { "run": 1, "in": { "collection": "p" }, "of": ["c"] },
+    ] {
+        refuses(h.command_on("admin", command), &["command"]);
+    }
+    h.command_on(
+        "admin",
+        doc! { "setQuerySettings": { "find": "open", "filter": { "nhs": 1 }, "$db": "c" } },
+    )
+    .sent();
+    h.command_on(
+        "admin",
+        doc! { "setQuerySettings": { "find": "p", "filter": {}, "$db": "d" } },
+    )
+    .sent();
+}
