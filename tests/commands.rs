@@ -361,7 +361,7 @@ fn plans_array_filters_like_filters() {
     );
     refuses(
         h.command(command(doc! { "other.phone": "SECRET" })),
-        &["other.phone"],
+        &["'other'", "arrayFilters"],
     );
 }
 
@@ -1312,6 +1312,41 @@ fn follows_an_expression_in_a_sliced_projection() {
 }
 
 #[test]
+fn refuses_set_operators_on_strings_under_a_collation() {
+    let mut h = Harness::with(
+        "\n[[collection]]\nnamespace = \"c.words\"\n[collection.fields]\nwords = { mode = \"deterministic\", type = \"string\" }\n\
+         \"list.word\" = { mode = \"deterministic\", type = \"string\" }\ndays = { mode = \"deterministic\", type = \"date\", accept_leakage = \"x\" }\n",
+        1,
+    );
+    let update = |u: Document, collation: Document| doc! { "update": "words", "updates": [{ "q": {}, "u": u, "collation": collation }] };
+    let day = Bson::from(bson::DateTime::from_millis(5));
+    for (u, path) in [
+        (doc! { "$addToSet": { "words": "SECRET" } }, "words"),
+        (
+            doc! { "$addToSet": { "list": { "word": "SECRET" } } },
+            "list.word",
+        ),
+        (doc! { "$pullAll": { "words": ["SECRET"] } }, "words"),
+    ] {
+        refuses(
+            h.command(update(u.clone(), doc! { "locale": "en", "strength": 1 })),
+            &[path, "collation"],
+        );
+        refuses(
+            h.command(doc! { "findAndModify": "words", "query": {}, "update": u.clone(), "collation": { "locale": "en" } }),
+            &[path, "collation"],
+        );
+        h.command(update(u, doc! { "locale": "simple" })).sent();
+    }
+    for u in [
+        doc! { "$addToSet": { "days": day.clone() } },
+        doc! { "$pullAll": { "days": [day] } },
+    ] {
+        h.command(update(u, doc! { "locale": "en" })).sent();
+    }
+}
+
+#[test]
 fn refuses_to_explain_a_command_of_another_database() {
     let mut h = Harness::new(1);
     let explain = |db: &str| doc! { "explain": { "find": "p", "filter": { "nhs": "SECRET" }, "$db": db } };
@@ -1341,4 +1376,137 @@ fn refuses_unknown_commands_that_name_database_and_collection_apart() {
         doc! { "setQuerySettings": { "find": "p", "filter": {}, "$db": "d" } },
     )
     .sent();
+}
+
+#[test]
+fn drops_comments_below_plain_paths() {
+    let mut h = Harness::new(1);
+    for condition in [
+        doc! { "$elemMatch": { "$comment": "SECRET", "k": 1 } },
+        doc! { "$not": { "$elemMatch": { "$comment": "SECRET", "k": 1 } } },
+        doc! { "$all": [{ "$elemMatch": { "$or": [{ "k": { "$elemMatch": { "$comment": "SECRET" } } }] } }] },
+    ] {
+        let f = the_filter(filter(&mut h, doc! { "list": condition }));
+        assert!(
+            !f.to_string().contains("SECRET") && !f.to_string().contains("$comment"),
+            "{f}"
+        );
+    }
+    // A value that is compared with is no condition.
+    let literal = doc! { "list": { "$eq": { "$comment": 5 } }, "other": { "a": { "$comment": 5 } } };
+    assert_eq!(the_filter(filter(&mut h, literal.clone())), literal);
+}
+
+#[test]
+fn compares_enclosing_fields_with_what_holds_nothing_protected() {
+    for keys in [1, 2] {
+        let mut h = Harness::new(keys);
+        for same in [
+            doc! { "contacts": [] },
+            doc! { "contacts": { "$ne": [] }, "address": { "$ne": {} } },
+            doc! { "contacts": { "$nin": [null, [], [{ "kind": "home" }, { "phone": null }]] } },
+            doc! { "address": { "city": "Leeds", "line1": null } },
+            doc! { "tags": { "$ne": [] } },
+            doc! { "nhs": { "$in": [[], [null]] }, "moving": { "$nin": [[]] } },
+            doc! { "contacts": { "$elemMatch": { "$exists": true, "$nin": [null, []] } } },
+            doc! { "contacts": { "$elemMatch": { "$not": { "$type": "object" } } } },
+            doc! { "nhs": { "$type": ["null", 4] }, "notes": { "$type": 10 }, "tags": { "$type": "array" } },
+        ] {
+            assert_eq!(the_filter(filter(&mut h, same.clone())), same);
+        }
+        for (refused, path) in [
+            (doc! { "contacts": [{ "phone": "SECRET" }] }, "contacts"),
+            (
+                doc! { "contacts": { "$in": [[], { "0": { "phone": "SECRET" } }] } },
+                "contacts",
+            ),
+            (
+                doc! { "contacts": { "$ne": { "x": 1, "a.phone": "SECRET" } } },
+                "contacts",
+            ),
+            (
+                doc! { "contacts": { "$elemMatch": { "$eq": { "phone": "SECRET" } } } },
+                "contacts",
+            ),
+            (doc! { "address": { "line1": [] } }, "address"),
+            (doc! { "notes": [] }, "notes"),
+            (doc! { "tags": { "$in": [["SECRET"]] } }, "tags"),
+            (doc! { "notes": { "$type": "array" } }, "notes"),
+            (doc! { "nhs": { "$type": ["null", "string"] } }, "nhs"),
+        ] {
+            refuses(filter(&mut h, refused), &[path]);
+        }
+        let pull = |condition: Document| doc! { "$pull": { "contacts": condition } };
+        for same in [doc! { "$exists": true }, doc! { "$in": [null, {}] }] {
+            let u = the_update(update(&mut h, doc! {}, pull(same.clone()), false));
+            assert_eq!(u, pull(same));
+        }
+        refuses(
+            update(
+                &mut h,
+                doc! {},
+                pull(doc! { "$in": [{ "phone": "SECRET" }] }),
+                false,
+            ),
+            &["contacts"],
+        );
+    }
+}
+
+#[test]
+fn answers_malformed_operands_with_the_codes_of_the_server() {
+    let mut h = Harness::new(1);
+    let code = |outcome: Outcome| match outcome {
+        Outcome::Answered(doc) => (
+            doc.get_i32("code").unwrap(),
+            doc.get_str("codeName").unwrap().to_owned(),
+        ),
+        Outcome::Sent(doc) => panic!("went through: {doc}"),
+    };
+    for bad in [
+        doc! { "$and": { "nhs": "SECRET" } },
+        doc! { "nhs": { "$in": "SECRET" } },
+        doc! { "nhs": { "$all": "SECRET" } },
+        doc! { "nhs": { "$not": "SECRET" } },
+        doc! { "nhs": { "$size": "SECRET" } },
+        doc! { "contacts": { "$elemMatch": "SECRET" } },
+        doc! { "contacts": { "$in": "SECRET" } },
+    ] {
+        assert_eq!(
+            code(filter(&mut h, bad.clone())),
+            (2, "BadValue".to_owned()),
+            "{bad}"
+        );
+    }
+    for (bad, number, name) in [
+        (doc! { "$set": { "a..b": "SECRET" } }, 56, "EmptyFieldName"),
+        (
+            doc! { "$set": { "$foo": "SECRET" } },
+            52,
+            "DollarPrefixedFieldName",
+        ),
+        (doc! { "$set": "SECRET" }, 9, "FailedToParse"),
+        (
+            doc! { "$push": { "contacts": { "$each": "SECRET" } } },
+            2,
+            "BadValue",
+        ),
+        (
+            doc! { "$push": { "contacts": { "$each": [], "$foo": "SECRET" } } },
+            2,
+            "BadValue",
+        ),
+    ] {
+        assert_eq!(
+            code(update(&mut h, doc! {}, bad.clone(), false)),
+            (number, name.to_owned()),
+            "{bad}"
+        );
+    }
+    let filters = |filters: Bson| doc! { "update": "p", "updates": [{ "q": {}, "u": { "$set": { "contacts.$[c].phone": "SECRET" } }, "arrayFilters": filters }] };
+    assert_eq!(code(h.command(filters(bson!({ "c.phone": "SECRET" })))).0, 14);
+    refuses(
+        h.command(filters(bson!([{ "d.phone": "SECRET" }]))),
+        &["'d'", "arrayFilters"],
+    );
 }
