@@ -1510,3 +1510,40 @@ fn answers_malformed_operands_with_the_codes_of_the_server() {
         &["'d'", "arrayFilters"],
     );
 }
+
+#[test]
+fn refuses_binaries_that_could_not_be_read_back() {
+    let mut h = Harness::new(1);
+    let own = Bson::Binary(bson::Binary {
+        subtype: bson::spec::BinarySubtype::UserDefined(0x80),
+        bytes: vec![2, 1, 7],
+    });
+    for stored in [
+        doc! { "ward": own.clone() },
+        doc! { "meta": { "list": [1, { "a": own.clone() }] } },
+        doc! { "contacts": [{ "kind": own.clone() }] },
+    ] {
+        refuses(
+            h.command(doc! { "insert": "p", "documents": [stored.clone()] }),
+            &["subtype"],
+        );
+        refuses(update(&mut h, doc! {}, stored.clone(), false), &["subtype"]);
+        refuses(
+            update(&mut h, doc! {}, doc! { "$set": stored }, false),
+            &["subtype"],
+        );
+    }
+    refuses(
+        update(&mut h, doc! {}, doc! { "$push": { "list": own.clone() } }, false),
+        &["'list'", "subtype"],
+    );
+    // Inside a sealed value it is only a value, and elsewhere nobody's business.
+    for (collection, stored) in [
+        ("p", doc! { "notes": own.clone(), "tags": [own.clone()] }),
+        ("p", doc! { "notes": { "deep": [own.clone()] } }),
+        ("open", doc! { "ward": own }),
+    ] {
+        h.command(doc! { "insert": collection, "documents": [stored] })
+            .sent();
+    }
+}
