@@ -1547,3 +1547,33 @@ fn refuses_binaries_that_could_not_be_read_back() {
             .sent();
     }
 }
+
+#[test]
+fn refuses_ciphertext_in_the_filter_of_an_upsert() {
+    let mut h = Harness::new(1);
+    let (sealed, _) = stored(&mut h);
+    let set = doc! { "$set": { "x": 1 } };
+    for q in [
+        doc! { "ward": sealed.clone() },
+        doc! { "_id": { "a": sealed.clone() } },
+        doc! { "$and": [{ "ward": { "$in": [sealed.clone()] } }] },
+    ] {
+        refuses(update(&mut h, q.clone(), set.clone(), true), &["ciphertext"]);
+        refuses(
+            h.command(
+                doc! { "findAndModify": "p", "query": q.clone(), "update": set.clone(), "upsert": true },
+            ),
+            &["ciphertext"],
+        );
+        let ops = vec![doc! { "update": 0, "filter": q.clone(), "updateMods": set.clone(), "upsert": true }];
+        refuses(
+            h.command_on(
+                "admin",
+                doc! { "bulkWrite": 1, "nsInfo": [{ "ns": "c.p" }], "ops": ops },
+            ),
+            &["ciphertext"],
+        );
+        // Without it nothing is stored.
+        update(&mut h, q, set.clone(), false).sent();
+    }
+}

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::document::refuse_ciphertext;
 use super::expression::Variables;
 use super::filter::{self, Around, Widened};
 use super::options::{UNKNOWN, bind_plain, has_collation, pass, refuse_order, variables};
@@ -131,6 +132,10 @@ impl Parts {
             && let Some(filter) = get(names.filter)?
             && let Some(doc) = filter.document().map_err(malformed)?
         {
+            // The server takes the inserted document's fields from it.
+            for clause in doc.elements() {
+                refuse_ciphertext(&clause.map_err(malformed)?)?;
+            }
             // A dry run over the same filter: only what had to be widened is of interest.
             let mut scratch = draft.scratch();
             let mut around = Around {
