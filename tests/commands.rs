@@ -1503,6 +1503,16 @@ fn answers_malformed_operands_with_the_codes_of_the_server() {
             "{bad}"
         );
     }
+    for bad in [
+        doc! { "q": {}, "u": "SECRET" },
+        doc! { "q": "SECRET", "u": { "$set": { "x": 1 } } },
+    ] {
+        assert_eq!(
+            code(h.command(doc! { "update": "p", "updates": [bad.clone()] })).0,
+            9,
+            "{bad}"
+        );
+    }
     let filters = |filters: Bson| doc! { "update": "p", "updates": [{ "q": {}, "u": { "$set": { "contacts.$[c].phone": "SECRET" } }, "arrayFilters": filters }] };
     assert_eq!(code(h.command(filters(bson!({ "c.phone": "SECRET" })))).0, 14);
     refuses(
@@ -1576,4 +1586,25 @@ fn refuses_ciphertext_in_the_filter_of_an_upsert() {
         // Without it nothing is stored.
         update(&mut h, q, set.clone(), false).sent();
     }
+}
+
+#[test]
+fn takes_no_keyword_of_a_schema_for_a_field() {
+    let mut h = Harness::with(
+        "\n[[collection]]\nnamespace = \"c.papers\"\n[collection.fields]\ntitle = { mode = \"random\" }\ndescription = { mode = \"random\" }\n",
+        1,
+    );
+    let schema =
+        doc! { "$jsonSchema": { "title": "papers", "description": "those with one", "required": ["title"] } };
+    for filter in [schema.clone(), doc! { "$nor": [schema] }] {
+        let sent = h
+            .command(doc! { "find": "papers", "filter": filter.clone() })
+            .sent();
+        assert_eq!(sent.get_document("filter").unwrap(), &filter);
+    }
+    let judged = doc! { "$jsonSchema": { "properties": { "title": { "pattern": "SECRET" } } } };
+    refuses(
+        h.command(doc! { "find": "papers", "filter": judged }),
+        &["title", "pattern"],
+    );
 }

@@ -14,6 +14,9 @@ use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{Reason, Refusal, Shape, Tree};
 
+/// The server's code for an update that it cannot read.
+const FAILED_TO_PARSE: i32 = 9;
+
 const OWN: &[&str] = &[
     "ordered",
     "bypassDocumentValidation",
@@ -54,6 +57,16 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                     b"upsert" | b"multi" | b"collation" | b"hint" => {}
                     b"sort" => refuse_order(&element, &Shape::Tree(Arc::clone(&tree)))?,
                     b"c" => {}
+                    b"q" | b"u" | b"arrayFilters" => {
+                        return Err(Refusal::new(
+                            Reason::Malformed,
+                            format!(
+                                "'{}' of an update is not of the kind it must be",
+                                element.key_text()
+                            ),
+                        )
+                        .with_code(FAILED_TO_PARSE));
+                    }
                     _ => {
                         return Err(Refusal::new(
                             Reason::Option,
