@@ -1608,3 +1608,22 @@ fn takes_no_keyword_of_a_schema_for_a_field() {
         &["title", "pattern"],
     );
 }
+
+#[test]
+fn rejects_an_upsert_that_says_a_whole_and_what_stands_in_it_in_two_forms() {
+    let mut h = Harness::new(2);
+    let set = doc! { "$set": { "x": 1 } };
+    for q in [
+        doc! { "contacts": { "kind": "home" }, "contacts.phone": "SECRET" },
+        doc! { "contacts.phone": "SECRET", "$and": [{ "contacts": { "$ne": 5, "$eq": {} } }] },
+        doc! { "contacts": null, "contacts.phone": { "$in": ["SECRET"] } },
+    ] {
+        refuses(
+            update(&mut h, q.clone(), set.clone(), true),
+            &["contacts.phone", "upsert"],
+        );
+        update(&mut h, q, set.clone(), false).sent();
+    }
+    let q = doc! { "contacts": { "$exists": true }, "contacts.phone": "SECRET", "address": {} };
+    update(&mut h, q, set, true).sent();
+}

@@ -159,6 +159,7 @@ impl Parts {
             };
             filter::plan(&mut scratch, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
             widened = around.upsert.unwrap_or_default();
+            update_ops::refuse_matched_twice(&doc, &widened, 1)?;
         }
         Ok(Self {
             collation,

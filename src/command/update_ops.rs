@@ -200,6 +200,46 @@ fn form<'a>(element: &Element<'a>) -> Result<Form<'a>, Refusal> {
     })
 }
 
+/// Refuses an upsert whose filter says what a whole is, and what stands in it in a form that had to be widened: the server
+/// inserts nothing where one path is matched twice, and it no longer sees the second.
+///
+/// # Errors
+/// A [`Refusal`] naming the field.
+pub fn refuse_matched_twice(filter: &Doc<'_>, widened: &[Widened], depth: usize) -> Result<(), Refusal> {
+    if widened.is_empty() || depth > crate::limits::MAX_DEPTH {
+        return Ok(());
+    }
+    for clause in filter.elements() {
+        let clause = clause.map_err(malformed)?;
+        let inner = clause.document().map_err(malformed)?;
+        if let (b"$and" | b"$or", Some(branches)) = (clause.key, &inner) {
+            for branch in branches.elements() {
+                if let Some(branch) = branch.map_err(malformed)?.document().map_err(malformed)? {
+                    refuse_matched_twice(&branch, widened, depth + 1)?;
+                }
+            }
+            continue;
+        }
+        let above = widened
+            .iter()
+            .find(|one| *one.path != *clause.key && leads_to(clause.key, &one.path));
+        let Some(one) = above else { continue };
+        let mut says = true;
+        for (at, operator) in inner.iter().flat_map(Doc::elements).enumerate() {
+            let key = operator.map_err(malformed)?.key;
+            let is_operator = key.first() == Some(&b'$');
+            says = match at {
+                0 => !is_operator || matches!(key, b"$eq" | b"$in" | b"$all"),
+                _ => says || matches!(key, b"$eq" | b"$in" | b"$all"),
+            };
+        }
+        if says {
+            return Err(upsert_in_two_forms(&one.rule));
+        }
+    }
+    Ok(())
+}
+
 fn by_operators(
     draft: &mut Draft<'_>,
     doc: &Doc<'_>,
