@@ -1627,3 +1627,34 @@ fn rejects_an_upsert_that_says_a_whole_and_what_stands_in_it_in_two_forms() {
     let q = doc! { "contacts": { "$exists": true }, "contacts.phone": "SECRET", "address": {} };
     update(&mut h, q, set, true).sent();
 }
+
+#[test]
+fn refuses_conditions_that_nest_too_deep_wherever_they_stand() {
+    let nested = |levels: usize, around: &dyn Fn(Document) -> Document| {
+        (0..levels).fold(doc! { "$exists": true }, |inner, _| around(inner))
+    };
+    let mut h = Harness::new(1);
+    for around in [
+        &(|inner| doc! { "$not": inner }) as &dyn Fn(Document) -> Document,
+        &|inner| doc! { "$elemMatch": inner },
+        &|inner| doc! { "$all": [inner] },
+        &|inner| doc! { "$elemMatch": { "$or": [{ "k": inner }] } },
+    ] {
+        for path in ["nhs", "contacts", "list", "contacts.kind"] {
+            let condition = nested(300, around);
+            // What is no operator there is refused as such.
+            let text = filter(&mut h, doc! { path: condition.clone() }).refused();
+            assert!(text.contains("levels") || path == "nhs", "{path}: {text}");
+            let pull = doc! { "$pull": { "contacts": { path: condition.clone() } } };
+            update(&mut h, doc! {}, pull, false).refused();
+            update(
+                &mut h,
+                doc! {},
+                doc! { "$pull": { path: condition.clone() } },
+                false,
+            );
+            h.command(doc! { "findAndModify": "p", "query": { path: condition }, "upsert": true, "update": { "$set": { "x": 1 } } })
+                .refused();
+        }
+    }
+}

@@ -17,12 +17,7 @@ pub(super) fn drop_inside(
     let Some(operators) = written_operators(condition)? else {
         return Ok(());
     };
-    if depth > limits::MAX_DEPTH {
-        return Err(Refusal::new(
-            Reason::Malformed,
-            "filters nest deeper than 200 levels",
-        ));
-    }
+    too_deep(depth)?;
     let region = draft.open_doc(&operators);
     for operator in operators.elements() {
         operand(draft, &operator.map_err(malformed)?, depth)?;
@@ -44,6 +39,7 @@ fn operand(draft: &mut Draft<'_>, operator: &Element<'_>, depth: usize) -> Resul
 }
 
 fn clauses(draft: &mut Draft<'_>, doc: &Doc<'_>, depth: usize) -> Result<(), Refusal> {
+    too_deep(depth)?;
     let region = draft.open_doc(doc);
     for clause in doc.elements() {
         let clause = clause.map_err(malformed)?;
@@ -51,8 +47,8 @@ fn clauses(draft: &mut Draft<'_>, doc: &Doc<'_>, depth: usize) -> Result<(), Ref
             b"$comment" => draft.drop_element(&clause),
             b"$and" | b"$or" | b"$nor" => each(draft, &clause, depth, |draft, branch, depth| {
                 match branch.document().map_err(malformed)? {
-                    Some(branch) if depth <= limits::MAX_DEPTH => clauses(draft, &branch, depth),
-                    _ => Ok(()),
+                    Some(branch) => clauses(draft, &branch, depth),
+                    None => Ok(()),
                 }
             })?,
             [b'$', ..] => operand(draft, &clause, depth)?,
@@ -77,5 +73,15 @@ fn each(
         drop(draft, &item.map_err(malformed)?, depth + 1)?;
     }
     draft.close(region, items.end());
+    Ok(())
+}
+
+fn too_deep(depth: usize) -> Result<(), Refusal> {
+    if depth > limits::MAX_DEPTH {
+        return Err(Refusal::new(
+            Reason::Malformed,
+            "filters nest deeper than 200 levels",
+        ));
+    }
     Ok(())
 }

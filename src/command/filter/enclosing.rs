@@ -10,7 +10,7 @@ use crate::limits;
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::shape::is_position;
-use crate::policy::{Refusal, Shape, Tree};
+use crate::policy::{Reason, Refusal, Shape, Tree};
 
 /// A predicate on a path above protected fields.
 pub(super) fn enclosing(
@@ -86,6 +86,12 @@ pub(super) fn enclosing_operators(
     around: &mut Around<'_>,
     depth: usize,
 ) -> Result<(), Refusal> {
+    if depth > limits::MAX_DEPTH {
+        return Err(Refusal::new(
+            Reason::Malformed,
+            "filters nest deeper than 200 levels",
+        ));
+    }
     let region = draft.open_doc(doc);
     for operator in doc.elements() {
         let operator = operator.map_err(malformed)?;
