@@ -547,7 +547,7 @@ fn filter_operands(name: &str, path: &str) -> Vec<Bson> {
         "$elemMatch" if around => vec![sealed.into(), doc! { "kind": "home" }.into()],
         "$elemMatch" => vec![doc! { "$exists": true }.into(), doc! { "$gt": "x" }.into()],
         "$size" => vec![1.into()],
-        "$type" => vec!["string".into(), "array".into()],
+        "$type" => vec!["string".into(), "null".into()],
         "$regex" => vec!["x".into()],
         "$mod" => vec![vec![Bson::Int32(2), Bson::Int32(0)].into()],
         name if name.starts_with("$bits") => vec![3.into()],

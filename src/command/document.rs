@@ -2,6 +2,7 @@
 //! shape names, refuses what reads ambiguously. Source: SEMANTICS B0.2, B0.3, B0.6, B0.7, B1.3.
 
 use crate::bson::{Doc, Element, kind};
+use crate::crypto::suite::NATIVE_SUBTYPE;
 use crate::limits;
 use crate::plan::Draft;
 use crate::plan::canonical::{is_ciphertext, refuse_unsealable};
@@ -93,23 +94,57 @@ fn value(draft: &mut Draft<'_>, element: &Element<'_>, shape: &Shape, depth: usi
                 return draft.seal_stored(element, rule);
             }
             // The whole document is sealed as one value: nothing inside may pass for ciphertext once opened.
-            plain_value(element, depth)?;
+            inner_value(element, depth)?;
             draft.seal_stored(element, rule)
         }
         Shape::Tree(tree) => position(draft, element, tree, depth),
     }
 }
 
+/// A value that is stored as it is. The subtype of envelopes is theirs in a protected namespace: what is none would make
+/// every read fail that meets it.
 fn plain_value(element: &Element<'_>, depth: usize) -> Result<(), Refusal> {
-    if element.kind == kind::BINARY && is_ciphertext(element) {
-        return refuse_unsealable(element, &element.key_text());
+    every_binary(element, depth, &|binary| {
+        if is_ciphertext(binary) {
+            return refuse_unsealable(binary, &binary.key_text());
+        }
+        match binary.binary() {
+            Some((NATIVE_SUBTYPE, _)) => Err(Refusal::new(
+                Reason::Injection,
+                format!(
+                    "field '{}': binary subtype 128 is that of sealed values, and this one could not be read back from a protected collection; use another subtype",
+                    binary.key_text()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// A value inside one that is sealed as a whole.
+fn inner_value(element: &Element<'_>, depth: usize) -> Result<(), Refusal> {
+    every_binary(element, depth, &|binary| {
+        if is_ciphertext(binary) {
+            return refuse_unsealable(binary, &binary.key_text());
+        }
+        Ok(())
+    })
+}
+
+fn every_binary(
+    element: &Element<'_>,
+    depth: usize,
+    judge: &impl Fn(&Element<'_>) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    if element.kind == kind::BINARY {
+        return judge(element);
     }
     let Some(doc) = element.document().map_err(malformed)? else {
         return Ok(());
     };
     too_deep(depth)?;
     for inner in doc.elements() {
-        plain_value(&inner.map_err(malformed)?, depth + 1)?;
+        every_binary(&inner.map_err(malformed)?, depth + 1, judge)?;
     }
     Ok(())
 }

@@ -17,6 +17,9 @@ const EXPLAINED: &[&str] = &[
     "update",
 ];
 
+/// The server's code for an explain across databases.
+const INVALID_NAMESPACE: i32 = 73;
+
 /// Plans the command.
 ///
 /// # Errors
@@ -29,6 +32,14 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
         ));
     };
     inner.refuse_repeats()?;
+    // It would be planned by the rules of one database, and logged, if nothing else, with the values of another.
+    if inner.db != view.db {
+        return Err(Refusal::new(
+            Reason::Malformed,
+            "explain: the explained command names another $db than the explain itself; send both to one database",
+        )
+        .with_code(INVALID_NAMESPACE));
+    }
     let Some(entry) = table::find(inner.name) else {
         return Err(Refusal::new(
             Reason::Command,

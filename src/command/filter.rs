@@ -3,15 +3,16 @@
 //! Knows shapes, not commands: the same code plans `find`, `$match`, `arrayFilters` and `$pull`.
 //! Source: SEMANTICS B1.2.
 
+mod comments;
 mod enclosing;
 mod lists;
 mod refuse;
 
 use std::sync::Arc;
 
-use enclosing::enclosing;
-use lists::{all, list};
-use refuse::{below, refused, searchable, single_value, unanalysable, unknown};
+use enclosing::{enclosing, enclosing_operators, is_about_items};
+use lists::{all, is_bare_array, list};
+use refuse::{below, malformed_operand, refused, searchable, single_value, unanalysable, unknown};
 
 use super::expression;
 use super::operators::{self, Fit, Predicate, Top};
@@ -20,7 +21,7 @@ use crate::limits;
 use crate::plan::canonical::canonical;
 use crate::plan::draft::malformed;
 use crate::plan::{Draft, Value};
-use crate::policy::{FieldRule, Reason, Refusal, Shape, Target};
+use crate::policy::{FieldRule, Reason, Refusal, Shape, Target, Tree};
 
 /// What surrounds a filter.
 #[derive(Default)]
@@ -89,10 +90,7 @@ fn clauses(
                     .map_err(malformed)?
                     .filter(|_| element.kind == kind::ARRAY)
                 else {
-                    return Err(Refusal::new(
-                        Reason::Malformed,
-                        format!("{} takes an array of filters", element.key_text()),
-                    ));
+                    return Err(malformed_operand(&element, "an array of filters"));
                 };
                 let only_branch = list.elements().count() == 1;
                 let holds = conjunct && (element.key == b"$and" || element.key == b"$or" && only_branch);
@@ -125,7 +123,7 @@ fn clauses(
                 ));
             }
             (path, None) => match shape.resolve(path) {
-                Target::Plain => {}
+                Target::Plain => comments::drop_inside(draft, &element, depth)?,
                 Target::Unknown => return Err(unknown(&element)),
                 Target::Sealed(rule) => predicate(draft, &element, &rule, around, conjunct, depth)?,
                 Target::Below(rule) => return Err(below(&element, &rule)),
@@ -181,7 +179,8 @@ fn operate(
     }
     let row = operators::filter(operator.key).filter(|row| row.on(rule) != Fit::No);
     match row.map(|row| row.kind) {
-        Some(Predicate::Outside) => Ok(()),
+        Some(Predicate::Outside) => outside(operator),
+        Some(Predicate::Kind) => kinds(operator, rule),
         Some(Predicate::One(list_operator)) => {
             let named = Named { operator, path };
             let conjunct = conjunct && operator.key == b"$eq";
@@ -198,7 +197,8 @@ fn operate(
         Some(Predicate::All) => all(draft, operator, path, rule, around, conjunct, depth),
         Some(Predicate::Not) => match written_operators(operator)? {
             Some(doc) => nested(draft, &doc, path, rule, around, depth),
-            None => Err(refused(rule, "$not with a regular expression")),
+            None if operator.kind == kind::REGEX => Err(refused(rule, "$not with a regular expression")),
+            None => Err(malformed_operand(operator, "a document of operators")),
         },
         Some(Predicate::Items) => match written_operators(operator)? {
             Some(doc) => nested(draft, &doc, path, rule, around, depth),
@@ -206,6 +206,58 @@ fn operate(
         },
         Some(Predicate::Inside) | None => Err(refused(rule, &operator.key_text())),
     }
+}
+
+/// An operator that says nothing about the value. What the server would refuse, its log would have shown.
+fn outside(operator: &Element<'_>) -> Result<(), Refusal> {
+    let is_number = matches!(
+        operator.kind,
+        kind::INT32 | kind::INT64 | kind::DOUBLE | kind::DECIMAL128
+    );
+    if operator.key == b"$size" && !is_number {
+        return Err(malformed_operand(operator, "a number"));
+    }
+    Ok(())
+}
+
+/// `$type`: null is stored as it is, and so is the array around items that are sealed one by one; any other value is
+/// binary to the server.
+fn kinds(operator: &Element<'_>, rule: &FieldRule) -> Result<(), Refusal> {
+    let is_seen = |named: &Element<'_>| match (named.text(), named.integer()) {
+        (Some("null"), _) | (_, Some(10)) => true,
+        (Some("array"), _) | (_, Some(4)) => rule.seals_elements(),
+        _ => false,
+    };
+    let seen = match operator.document().map_err(malformed)? {
+        Some(list) => list
+            .elements()
+            .all(|named| named.is_ok_and(|named| is_seen(&named))),
+        None => is_seen(operator),
+    };
+    if seen {
+        Ok(())
+    } else {
+        Err(refused(rule, &operator.key_text()))
+    }
+}
+
+/// The condition of a `$pull` from an array whose items hold protected fields.
+///
+/// # Errors
+/// A [`Refusal`] naming the path and the operator.
+pub fn items(
+    draft: &mut Draft<'_>,
+    field: &Element<'_>,
+    tree: &Arc<Tree>,
+    around: &mut Around<'_>,
+) -> Result<(), Refusal> {
+    let Some(condition) = field.document().map_err(malformed)? else {
+        return Ok(());
+    };
+    if is_about_items(field)? {
+        return enclosing_operators(draft, &condition, field, tree, around, 1);
+    }
+    plan(draft, &condition, &Shape::Tree(Arc::clone(tree)), around)
 }
 
 /// Operators inside another one, on the same path.
@@ -251,7 +303,7 @@ fn widen(
     if element.kind == kind::REGEX {
         return Err(refused(rule, "a regular expression (regex)"));
     }
-    if element.kind == kind::NULL {
+    if element.kind == kind::NULL || is_bare_array(element, rule)? {
         return Ok(());
     }
     searchable(rule, Some(element), element, around)?;
@@ -280,7 +332,7 @@ fn equality(
     if literal.kind == kind::REGEX {
         return Err(refused(rule, "a regular expression (regex)"));
     }
-    if literal.kind == kind::NULL {
+    if literal.kind == kind::NULL || is_bare_array(literal, rule)? {
         return Ok(());
     }
     searchable(rule, None, literal, around)?;

@@ -39,8 +39,12 @@ pub fn get_log<'a>(view: &CommandView<'a>, _: &Scope<'_>, _: &mut Draft<'a>) -> 
     }
 }
 
-/// Whether any string of the command, at any depth, is the name of a protected namespace (`db.collection`), or its
-/// first argument names a protected collection of its database.
+/// Most databases of protected collections that one command may name beside its own.
+const MAX_DATABASES: usize = 64;
+
+/// Whether any string of the command, at any depth, is the name of a protected namespace (`db.collection`), or of a
+/// protected collection of its database or of one that another string names: `out: {db, collection}` of a mapReduce, the
+/// `$db` of a command inside another.
 ///
 /// # Errors
 /// A [`Refusal`] for malformed bytes.
@@ -51,32 +55,56 @@ pub fn names_protected(view: &CommandView<'_>, map: &FieldMap) -> Result<bool, R
     {
         return Ok(true);
     }
-    // The one command whose output may be a collection of another database.
-    if let Some(out) = view.get("out")?
-        && let Some(out) = out.document().map_err(malformed)?
-        && let Some(db) = out.get(b"db").map_err(malformed)?.and_then(|db| db.text())
-        && any_string(&out, map, db, 1)?
-    {
-        return Ok(true);
+    let mut documents = vec![view.body];
+    for sequence in &view.sequences {
+        let mut at = sequence.documents_at;
+        while at < sequence.end {
+            let doc = Doc::at(view.body.buffer(), at).map_err(malformed)?;
+            at = doc.end();
+            documents.push(doc);
+        }
     }
-    any_string(&view.body, map, view.db, 1)
+    let mut databases = vec![view.db];
+    for doc in &documents {
+        let too_many = any_string(doc, 1, &mut |text| {
+            if map.protects_db(text) && !databases.contains(&text) {
+                databases.push(text);
+            }
+            databases.len() > MAX_DATABASES
+        })?;
+        if too_many {
+            return Ok(true);
+        }
+    }
+    for doc in &documents {
+        let is_named = any_string(doc, 1, &mut |text| {
+            let qualified = text
+                .split_once('.')
+                .is_some_and(|(db, collection)| map.lookup(db, collection).is_some());
+            qualified || databases.iter().any(|db| map.lookup(db, text).is_some())
+        })?;
+        if is_named {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-fn any_string(doc: &Doc<'_>, map: &FieldMap, db: &str, depth: usize) -> Result<bool, Refusal> {
+/// Whether one of the strings, at any depth, is a hit; what cannot be read is one.
+fn any_string<'a>(
+    doc: &Doc<'a>,
+    depth: usize,
+    is_hit: &mut impl FnMut(&'a str) -> bool,
+) -> Result<bool, Refusal> {
     if depth > limits::MAX_DEPTH {
         return Ok(true);
     }
     for element in doc.elements() {
         let element = element.map_err(malformed)?;
         let hit = match element.kind {
-            kind::STRING => element.text().is_none_or(|text| {
-                let qualified = text
-                    .split_once('.')
-                    .is_some_and(|(d, c)| map.lookup(d, c).is_some());
-                qualified || map.lookup(db, text).is_some()
-            }),
+            kind::STRING => element.text().is_none_or(&mut *is_hit),
             _ => match element.document().map_err(malformed)? {
-                Some(inner) => any_string(&inner, map, db, depth + 1)?,
+                Some(inner) => any_string(&inner, depth + 1, is_hit)?,
                 None => false,
             },
         };

@@ -63,6 +63,8 @@ impl<K> Operator<K> {
 pub enum Predicate {
     /// Says nothing about the value, or about what the server can see of it.
     Outside,
+    /// `$type`: names types, of which the server sees some.
+    Kind,
     /// One literal; in several stored forms it becomes this operator over all of them.
     One(&'static str),
     /// A list of literals.
@@ -132,7 +134,8 @@ const fn row<K: Copy>(name: &'static str, kind: K, fits: [Fit; 4], note: &'stati
     }
 }
 
-const NULL_ONLY: &str = "random: comparison with null only; enclosing path: with scalars and null only";
+const NULL_ONLY: &str =
+    "random: comparison with null only; enclosing path: with what holds nothing protected";
 const PLACE: &str = "the value's place is not its ciphertext's";
 
 /// Operators on a field's path in a filter.
@@ -183,9 +186,9 @@ pub const FILTER: &[Operator] = &[
     ),
     row(
         "$type",
-        Predicate::Outside,
-        [No, No, No, Yes],
-        "the stored type is binary",
+        Predicate::Kind,
+        [Partly, Partly, Partly, Yes],
+        "null, which is never sealed, and the array around items that are sealed one by one; any other stored type is binary",
     ),
     row("$gt", Predicate::Inside, [No, No, No, No], PLACE),
     row("$gte", Predicate::Inside, [No, No, No, No], PLACE),

@@ -261,6 +261,10 @@ fn match_operator(
     shape: &Shape,
     collation: bool,
 ) -> Result<bool, Refusal> {
+    // With numbers this is the projection operator; with an array first, in whatever words, it is an expression.
+    if operator.key == b"$slice" && !starts_with_number(operator)? {
+        return Ok(false);
+    }
     let target = shape.resolve(path);
     let mut around = super::filter::Around {
         collation,
@@ -282,14 +286,7 @@ fn match_operator(
                 String::from_utf8_lossy(path)
             ),
         )),
-        // With literal numbers this is the projection operator; with an array path first it is an expression.
-        (b"$slice", _) => {
-            let first = operator
-                .document()
-                .map_err(malformed)?
-                .and_then(|d| d.elements().next());
-            Ok(!matches!(first, Some(Ok(e)) if e.kind == kind::STRING))
-        }
+        (b"$slice", _) => Ok(true),
         (b"$elemMatch", Target::Plain) => Ok(true),
         (b"$elemMatch", Target::Above(tree)) => {
             if let Some(inner) = operator.document().map_err(malformed)? {
@@ -310,4 +307,19 @@ fn match_operator(
         )),
         _ => Ok(false),
     }
+}
+
+/// A number, or a list that begins with one.
+fn starts_with_number(operand: &Element<'_>) -> Result<bool, Refusal> {
+    let is_number = |e: &Element<'_>| {
+        matches!(
+            e.kind,
+            kind::INT32 | kind::INT64 | kind::DOUBLE | kind::DECIMAL128
+        )
+    };
+    let Some(list) = operand.document().map_err(malformed)? else {
+        return Ok(is_number(operand));
+    };
+    let first = list.elements().next().transpose().map_err(malformed)?;
+    Ok(first.is_some_and(|first| is_number(&first)))
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::document::refuse_ciphertext;
 use super::expression::Variables;
 use super::filter::{self, Around, Widened};
 use super::options::{UNKNOWN, bind_plain, has_collation, pass, refuse_order, variables};
@@ -12,6 +13,9 @@ use crate::bson::{Doc, kind};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
 use crate::policy::{Reason, Refusal, Shape, Tree};
+
+/// The server's code for an update that it cannot read.
+const FAILED_TO_PARSE: i32 = 9;
 
 const OWN: &[&str] = &[
     "ordered",
@@ -53,6 +57,16 @@ pub fn plan<'a>(view: &CommandView<'a>, scope: &Scope<'_>, draft: &mut Draft<'a>
                     b"upsert" | b"multi" | b"collation" | b"hint" => {}
                     b"sort" => refuse_order(&element, &Shape::Tree(Arc::clone(&tree)))?,
                     b"c" => {}
+                    b"q" | b"u" | b"arrayFilters" => {
+                        return Err(Refusal::new(
+                            Reason::Malformed,
+                            format!(
+                                "'{}' of an update is not of the kind it must be",
+                                element.key_text()
+                            ),
+                        )
+                        .with_code(FAILED_TO_PARSE));
+                    }
                     _ => {
                         return Err(Refusal::new(
                             Reason::Option,
@@ -131,6 +145,10 @@ impl Parts {
             && let Some(filter) = get(names.filter)?
             && let Some(doc) = filter.document().map_err(malformed)?
         {
+            // The server takes the inserted document's fields from it.
+            for clause in doc.elements() {
+                refuse_ciphertext(&clause.map_err(malformed)?)?;
+            }
             // A dry run over the same filter: only what had to be widened is of interest.
             let mut scratch = draft.scratch();
             let mut around = Around {
@@ -141,6 +159,7 @@ impl Parts {
             };
             filter::plan(&mut scratch, &doc, &Shape::Tree(Arc::clone(tree)), &mut around)?;
             widened = around.upsert.unwrap_or_default();
+            update_ops::refuse_matched_twice(&doc, &widened, 1)?;
         }
         Ok(Self {
             collation,

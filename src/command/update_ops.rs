@@ -25,6 +25,12 @@ use crate::policy::{Reason, Refusal, Shape, Target, Tree};
 #[derive(Default)]
 pub struct Identifiers(Vec<(Box<[u8]>, Shape)>);
 
+/// The server's own codes for updates that it could not read.
+const FAILED_TO_PARSE: i32 = 9;
+const TYPE_MISMATCH: i32 = 14;
+const DOLLAR_PREFIXED: i32 = 52;
+const EMPTY_FIELD_NAME: i32 = 56;
+
 /// Most identifiers of one update.
 const MAX_IDENTIFIERS: usize = 1000;
 
@@ -131,16 +137,17 @@ pub fn array_filters(
         .map_err(malformed)?
         .filter(|_| element.kind == kind::ARRAY)
     else {
-        return Err(Refusal::new(
-            Reason::Malformed,
-            "arrayFilters takes an array of filters",
-        ));
+        return Err(
+            Refusal::new(Reason::Malformed, "arrayFilters takes an array of filters")
+                .with_code(TYPE_MISMATCH),
+        );
     };
     let tree = Tree::new(crate::policy::Rest::Unknown, identifiers.0.iter().cloned());
     let shape = Shape::Tree(Arc::new(tree));
     let region = draft.open_doc(&list);
     for item in list.elements() {
         if let Some(doc) = item.map_err(malformed)?.document().map_err(malformed)? {
+            refuse_unused(&doc, identifiers)?;
             filter::plan(
                 draft,
                 &doc,
@@ -153,6 +160,24 @@ pub fn array_filters(
         }
     }
     draft.close(region, list.end());
+    Ok(())
+}
+
+/// An identifier that no path of the update has: nothing says what it is compared with.
+fn refuse_unused(filter: &Doc<'_>, identifiers: &Identifiers) -> Result<(), Refusal> {
+    for clause in filter.elements() {
+        let clause = clause.map_err(malformed)?;
+        let name = clause.key.split(|b| *b == b'.').next().unwrap_or_default();
+        if name.first() != Some(&b'$') && !identifiers.0.iter().any(|(known, _)| **known == *name) {
+            return Err(Refusal::new(
+                Reason::UnknownShape,
+                format!(
+                    "arrayFilters: identifier '{}' stands in no path of the update; leave its filter out, or use it as $[{0}]",
+                    String::from_utf8_lossy(name)
+                ),
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -175,6 +200,46 @@ fn form<'a>(element: &Element<'a>) -> Result<Form<'a>, Refusal> {
     })
 }
 
+/// Refuses an upsert whose filter says what a whole is, and what stands in it in a form that had to be widened: the server
+/// inserts nothing where one path is matched twice, and it no longer sees the second.
+///
+/// # Errors
+/// A [`Refusal`] naming the field.
+pub fn refuse_matched_twice(filter: &Doc<'_>, widened: &[Widened], depth: usize) -> Result<(), Refusal> {
+    if widened.is_empty() || depth > crate::limits::MAX_DEPTH {
+        return Ok(());
+    }
+    for clause in filter.elements() {
+        let clause = clause.map_err(malformed)?;
+        let inner = clause.document().map_err(malformed)?;
+        if let (b"$and" | b"$or", Some(branches)) = (clause.key, &inner) {
+            for branch in branches.elements() {
+                if let Some(branch) = branch.map_err(malformed)?.document().map_err(malformed)? {
+                    refuse_matched_twice(&branch, widened, depth + 1)?;
+                }
+            }
+            continue;
+        }
+        let above = widened
+            .iter()
+            .find(|one| *one.path != *clause.key && leads_to(clause.key, &one.path));
+        let Some(one) = above else { continue };
+        let mut says = true;
+        for (at, operator) in inner.iter().flat_map(Doc::elements).enumerate() {
+            let key = operator.map_err(malformed)?.key;
+            let is_operator = key.first() == Some(&b'$');
+            says = match at {
+                0 => !is_operator || matches!(key, b"$eq" | b"$in" | b"$all"),
+                _ => says || matches!(key, b"$eq" | b"$in" | b"$all"),
+            };
+        }
+        if says {
+            return Err(upsert_in_two_forms(&one.rule));
+        }
+    }
+    Ok(())
+}
+
 fn by_operators(
     draft: &mut Draft<'_>,
     doc: &Doc<'_>,
@@ -192,7 +257,8 @@ fn by_operators(
             return Err(Refusal::new(
                 Reason::Malformed,
                 format!("update: field '{}' stands beside operators", operator.key_text()),
-            ));
+            )
+            .with_code(FAILED_TO_PARSE));
         }
         let Some(fields) = operator
             .document()
@@ -202,7 +268,8 @@ fn by_operators(
             return Err(Refusal::new(
                 Reason::Malformed,
                 format!("update: {} takes a document of fields", operator.key_text()),
-            ));
+            )
+            .with_code(FAILED_TO_PARSE));
         };
         let inner = draft.open_doc(&fields);
         for field in fields.elements() {
@@ -315,7 +382,8 @@ fn assign(
                 operator.key_text(),
                 field.key_text()
             ),
-        ));
+        )
+        .with_code(EMPTY_FIELD_NAME));
     }
     // Nor does the server take `$name` in a path, the parts of a DBRef apart; `$[x` is neither a position nor a name.
     if let Some(odd) = field
@@ -331,7 +399,8 @@ fn assign(
                 String::from_utf8_lossy(odd),
                 field.key_text()
             ),
-        ));
+        )
+        .with_code(DOLLAR_PREFIXED));
     }
     let root = Shape::Tree(Arc::clone(tree));
     let target = root.resolve(field.key);
@@ -361,11 +430,11 @@ fn assign(
         Some(Change::Remove | Change::Pop) => Ok(()),
         Some(Change::Push) => push(draft, operator, field, &target),
         Some(Change::AddToSet) => {
-            distinguishable(draft, operator, field, &target)?;
+            distinguishable(draft, operator, field, &target, collation)?;
             push(draft, operator, field, &target)
         }
         Some(Change::Pull) => pull(draft, operator, field, &target, collation),
-        Some(Change::PullAll) => pull_all(draft, operator, field, &target),
+        Some(Change::PullAll) => pull_all(draft, operator, field, &target, collation),
         Some(Change::Rename | Change::Compute) | None => Err(refused_at(operator, field, &target)),
     }
 }

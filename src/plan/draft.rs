@@ -214,10 +214,7 @@ impl<'a> Draft<'a> {
     /// A [`Refusal`] where the value cannot be sealed under the rule.
     pub fn item_forms(&mut self, element: &Element<'_>, rule: &Arc<FieldRule>) -> Result<(), Refusal> {
         match canonical(element, rule)? {
-            None => {
-                let value = span_of(element);
-                self.plan.ops.push(Op::Item { value, seal: None });
-            }
+            None => self.item_plain(element),
             Some(value) => {
                 self.note_subject(rule, value);
                 let index = self.count(rule);
@@ -228,6 +225,12 @@ impl<'a> Draft<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Emits an array item as it is: a value that is never sealed.
+    pub fn item_plain(&mut self, element: &Element<'_>) {
+        let value = span_of(element);
+        self.plan.ops.push(Op::Item { value, seal: None });
     }
 
     /// Emits an element `key: <sealed value>` of our own.

@@ -35,6 +35,8 @@ const NOT_VALUES: &[&[u8]] = &[
     b"$exists",
     // Its constants stand beside the fields that they meet, not below them: the plan tracked them.
     b"$expr",
+    // Its keywords are no fields, though fields may be called like them: `title`, `description`. The plan judged it.
+    b"$jsonSchema",
     b"$unset",
     b"$size",
     b"$slice",

@@ -123,12 +123,27 @@ impl Session {
 /// MongoDB's `Unauthorized`.
 const UNAUTHORIZED: i32 = 13;
 
+/// What the server calls one of its codes; most of those that parsing gives have no name.
+fn name_of(code: i32) -> String {
+    let name = match code {
+        2 => "BadValue",
+        9 => "FailedToParse",
+        14 => "TypeMismatch",
+        52 => "DollarPrefixedFieldName",
+        56 => "EmptyFieldName",
+        73 => "InvalidNamespace",
+        166 => "CommandNotSupportedOnView",
+        _ => return format!("Location{code}"),
+    };
+    name.to_owned()
+}
+
 /// The error document: `ok: 0`, `errmsg` beginning with `fieldveil: `, `code` and `codeName`.
 pub(super) fn document(refusal: &Refusal) -> Vec<u8> {
     let (code, name) = refusal.reason.code();
     let (code, name) = match refusal.code {
         Some(UNAUTHORIZED) => (UNAUTHORIZED, "Unauthorized".to_owned()),
-        Some(own) => (own, format!("Location{own}")),
+        Some(own) => (own, name_of(own)),
         None => (code, name.to_owned()),
     };
     let mut doc = Builder::new();

@@ -703,6 +703,7 @@ fn filters() -> Vec<Case> {
         filter("$size", "contacts", Kept, 2),
         filter("$size", "notes", refused, 2),
         filter("$type", "contacts", Kept, "array"),
+        filter("$type", "nhs", Kept, "null"),
         filter("$type", "nhs", refused, "string"),
         filter(
             "$gt $gte $lt $lte $regex $mod $bitsAllSet $bitsAnySet $bitsAllClear $bitsAnyClear $geoWithin $geoIntersects $near $nearSphere",

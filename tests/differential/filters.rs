@@ -1,6 +1,6 @@
 //! Filters over a model: every operator, every spelling of a path; mostly what can be answered, now and then not.
 
-use bson::{Bson, Document, bson, doc};
+use bson::{Bson, Decimal128, Document, bson, doc};
 
 use crate::model::{Field, Kind, Mode, Model, State, plain_value, scalar};
 use crate::pipelines::Env;
@@ -130,6 +130,9 @@ impl<'a> Maker<'a> {
 
     fn enclosing(&mut self, model: &Model) -> (String, Bson) {
         let name = *self.rng.pick(&["arr", "arr", "arr", "sub"]);
+        if self.rng.percent(25) {
+            return (name.to_owned(), self.bare(name));
+        }
         let condition = match self.rng.below(8) {
             0 => {
                 self.tag("filter enclosing $exists");
@@ -164,6 +167,36 @@ impl<'a> Maker<'a> {
         (name.to_owned(), condition)
     }
 
+    /// A whole that holds nothing protected, and operators on the items themselves.
+    fn bare(&mut self, name: &str) -> Bson {
+        let whole = |rng: &mut Rng| match (rng.below(5), name) {
+            (0 | 1, _) => bson!([]),
+            (2, _) => bson!({}),
+            (3, "sub") => bson!({ "q": "qa" }),
+            (3, _) => bson!({ "k": rng.small(4) }),
+            (_, "sub") => bson!({ "q": "qa", "x": null }),
+            _ => bson!([{ "k": rng.small(4) }, null]),
+        };
+        let (tag, condition) = match self.rng.below(8) {
+            0 => ("literal", whole(self.rng)),
+            1 => ("$eq", bson!({ "$eq": whole(self.rng) })),
+            2 => ("$ne", bson!({ "$ne": whole(self.rng) })),
+            3 => ("$in", bson!({ "$in": [whole(self.rng), null, whole(self.rng)] })),
+            4 => ("$nin", bson!({ "$nin": [whole(self.rng), 7] })),
+            5 => ("$elemMatch $exists", bson!({ "$elemMatch": { "$exists": true } })),
+            6 => (
+                "$elemMatch $nin",
+                bson!({ "$elemMatch": { "$nin": [null, whole(self.rng)] } }),
+            ),
+            _ => (
+                "$elemMatch $not",
+                bson!({ "$elemMatch": { "$not": { "$type": "object" } } }),
+            ),
+        };
+        self.tag(format!("filter enclosing whole {tag}"));
+        condition
+    }
+
     /// Conditions on one item of `arr`, by names relative to it.
     pub(crate) fn item_filter(&mut self, model: &Model) -> Document {
         let mut out = Document::new();
@@ -186,6 +219,14 @@ impl<'a> Maker<'a> {
         let value = scalar(self.rng, field);
         if field.mode != Mode::Deterministic || !self.rng.percent(12) {
             return value;
+        }
+        // Equal to the server, and to no stored form: the proxy has to refuse it.
+        if self.rng.percent(10)
+            && let Bson::Int32(_) | Bson::Int64(_) = value
+            && let Ok(decimal) = value.to_string().parse::<Decimal128>()
+        {
+            self.tag("decimal literal");
+            return decimal.into();
         }
         match value {
             Bson::Int32(n) if self.rng.percent(50) => f64::from(n).into(),
@@ -221,7 +262,11 @@ impl<'a> Maker<'a> {
                     0 | 1 => ("$exists", bson!({ "$exists": self.rng.percent(60) })),
                     2 => ("null", Bson::Null),
                     3 => ("$in null", bson!({ "$in": [null] })),
-                    4 if field.mode == Mode::Each => ("$size", bson!({ "$size": self.rng.small(3) })),
+                    4 if field.mode == Mode::Each => match self.rng.below(4) {
+                        0 => ("$ne []", bson!({ "$ne": [] })),
+                        1 => ("$type", bson!({ "$type": "array" })),
+                        _ => ("$size", bson!({ "$size": self.rng.small(3) })),
+                    },
                     5 => ("$not", bson!({ "$not": { "$exists": true } })),
                     _ => ("$ne null", bson!({ "$ne": null })),
                 };
@@ -233,7 +278,15 @@ impl<'a> Maker<'a> {
 
     fn equality(&mut self, field: &Field) -> Bson {
         let v = self.literal(field);
-        let (name, condition) = match self.rng.below(19) {
+        let (name, condition) = match self.rng.below(22) {
+            19 => ("$type", bson!({ "$type": *self.rng.pick(&["null", "array"]) })),
+            20 => ("$type", bson!({ "$type": [10, 4] })),
+            21 => match self.rng.below(4) {
+                0 => ("[]", bson!([])),
+                1 => ("$ne []", bson!({ "$ne": [] })),
+                2 => ("$in []", bson!({ "$in": [[], v] })),
+                _ => ("$in []", bson!({ "$nin": [[null], []] })),
+            },
             0..=3 => ("literal", v),
             4 => ("$eq", bson!({ "$eq": v })),
             5 | 6 => ("$ne", bson!({ "$ne": v })),
@@ -301,6 +354,25 @@ impl<'a> Maker<'a> {
                 for _ in 0..2 {
                     out.insert(*self.rng.pick(&tops), 0);
                 }
+            }
+            5 if self.rng.percent(40) => {
+                let lists: Vec<&Field> = model
+                    .fields
+                    .iter()
+                    .filter(|f| f.kind == Kind::Texts && !f.in_array() && f.mode == Mode::Deterministic)
+                    .collect();
+                let path = lists.first().map_or("w", |f| f.path);
+                let cond = match lists.first() {
+                    Some(field) => bson!({ "$ne": ["$$this", { "$literal": self.literal(field) }] }),
+                    None => bson!({ "$gt": ["$$this", 1] }),
+                };
+                self.tag("projection $slice of an expression");
+                let list = format!("${path}");
+                let input = bson!({ "$cond": [{ "$isArray": list.clone() }, list, []] });
+                out.insert(
+                    "alias",
+                    doc! { "$slice": [{ "$filter": { "input": input, "cond": cond } }, 2] },
+                );
             }
             5 => {
                 self.tag("projection $slice");

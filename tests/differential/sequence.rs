@@ -308,9 +308,24 @@ impl Writer<'_> {
             // A positional `$` follows the array that the filter looked into last, and the server knows nothing of one
             // that is sealed whole: the one condition that decides stands alone.
             filter = update.needs;
+            // An array that is no more sealed than it is plain can stand before it, or after.
+            if make.rng.percent(30) {
+                make.tag("update path $ over several arrays");
+                let mut several = Document::new();
+                let before = make.rng.percent(70);
+                if before {
+                    several.insert("w", doc! { "$gte": 0 });
+                }
+                several.extend(filter);
+                if !before {
+                    several.insert("w", doc! { "$exists": true });
+                }
+                filter = several;
+            }
         }
         let operators = matches!(&update.change, Bson::Document(d) if d.keys().all(|k| k.starts_with('$')));
         let mut statement = Document::new();
+        collate(make, &mut statement);
         let upsert = make.rng.percent(12);
         if upsert {
             make.tag("upsert");
@@ -392,6 +407,7 @@ impl Writer<'_> {
                 ("u", "update"),
                 ("arrayFilters", "arrayFilters"),
                 ("upsert", "upsert"),
+                ("collation", "collation"),
             ] {
                 if let Some(value) = statement.remove(from) {
                     body.insert(to, value);

@@ -8,7 +8,7 @@ import pytest
 from bson import Binary, Code, Decimal128, Int64, ObjectId, Regex, Timestamp
 from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteOne, InsertOne, ReplaceOne, ReturnDocument, UpdateMany, UpdateOne, WriteConcern
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 import harness
 from harness import is_envelope, wait_until
@@ -298,3 +298,33 @@ def test_ciphertext_surfacing_elsewhere_is_opened(app, direct, markers, name):
     app.patients.insert_one(patient(markers, name))
     direct.copies.insert_one({"_id": name, "moved": seen(direct.patients, name)["nhs_number"]})
     assert seen(app.copies, name)["moved"] == seen(app.patients, name)["nhs_number"]
+
+
+@pytest.mark.parametrize("change", [lambda v: {"$addToSet": {"tags": v.upper()}}, lambda v: {"$pullAll": {"tags": [v.upper()]}}])
+def test_set_operators_on_strings_know_no_collation(app, oracle, markers, name, change):
+    value = markers.text()
+    for c in (app.codes, oracle.codes):
+        c.insert_one({"_id": name, "tags": [value]})
+    folded = {"locale": "en", "strength": 1}
+    oracle.codes.update_one({"_id": name}, change(value), collation=folded)
+    assert seen(oracle.codes, name)["tags"] in ([value], []), "the server compares under the collation"
+    with pytest.raises(OperationFailure, match="collation") as refused:
+        app.codes.update_one({"_id": name}, change(value), collation=folded)
+    assert refused.value.code == 9 and seen(app.codes, name)["tags"] == [value]
+
+
+def test_ciphertext_cannot_be_brought_in_by_the_filter_of_an_upsert(app, direct, markers, name):
+    app.patients.insert_one(patient(markers, name))
+    stolen = seen(direct.patients, name)["notes"]
+    with pytest.raises(OperationFailure, match="ciphertext"):
+        app.patients.update_one({"_id": f"{name} 2", "ward": stolen}, {"$set": {"visits": 1}}, upsert=True)
+    with pytest.raises(OperationFailure, match="ciphertext"):
+        app.patients.find_one_and_update({"_id": f"{name} 2", "$or": [{"ward": stolen}]}, {"$set": {"visits": 1}}, upsert=True)
+    assert seen(direct.patients, f"{name} 2") is None
+
+
+def test_a_binary_that_could_not_be_read_back_is_refused(app, name):
+    with pytest.raises(OperationFailure, match="subtype 128"):
+        app.patients.insert_one({"_id": name, "picture": Binary(b"\x02own format", 128)})
+    app.patients.insert_one({"_id": name, "notes": Binary(b"\x02own format", 128), "picture": Binary(b"\x02own format", 129)})
+    assert seen(app.patients, name)["notes"] == Binary(b"\x02own format", 128)

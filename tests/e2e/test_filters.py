@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pymongo.errors import OperationFailure
 
 from samples import ids, patient
 
@@ -43,6 +44,12 @@ FILTERS = {
     "$elemMatch of different elements": lambda d: {"contacts": {"$elemMatch": {"phone": d[1]["contacts"][1]["phone"], "kind": "mobile"}}},
     "$elemMatch $in": lambda d: {"contacts": {"$elemMatch": {"phone": {"$in": [d[1]["contacts"][0]["phone"]]}}}},
     "$size of a plain parent": lambda d: {"contacts": {"$size": 2}},
+    "an empty array": lambda d: {"contacts": {"$ne": []}, "address": {"$nin": [{}, None]}},
+    "a whole without anything protected": lambda d: {"contacts": {"$in": [[{"kind": "none"}], None]}},
+    "items by operators": lambda d: {"contacts": {"$elemMatch": {"$exists": True, "$nin": [None, {"kind": "none"}]}}},
+    "$type null": lambda d: {"$or": [{"nhs_number": {"$type": "null"}}, {"notes": {"$type": 10}}]},
+    "$comment anywhere": lambda d: {"$comment": d[0]["mrn"], "contacts": {"$elemMatch": {"$comment": d[0]["mrn"], "kind": "home"}},
+                                    "$nor": [{"lists": {"$elemMatch": {"$comment": d[0]["mrn"], "a": 1}}}]},
     "$expr $eq": lambda d: {"$expr": {"$eq": ["$nhs_number", d[0]["nhs_number"]]}},
     "$expr $in": lambda d: {"$expr": {"$in": ["$nhs_number", [d[0]["nhs_number"], d[1]["nhs_number"]]]}},
     "unprotected": lambda d: {"ward": {"$regex": "^A"}, "visits": {"$gt": 1}},
@@ -96,3 +103,19 @@ def test_let_variables_are_not_a_side_door(app, markers, documents):
         assert e.details["errmsg"].startswith("fieldveil: ")
     else:
         assert found == [0]
+
+
+def test_a_literal_in_a_sliced_expression_is_sealed(app, oracle, documents):
+    numbers = [{"n": "$nhs_number"}, {"n": "$mrn"}]
+    found = {"$filter": {"input": numbers, "as": "it", "cond": {"$eq": ["$nhs_number", documents[0]["nhs_number"]]}}}
+    query = dict(projection={"found": {"$slice": [found, 1]}}, sort=[("_id", 1)])
+    expected = list(oracle.patients.find({}, **query))
+    assert [len(d["found"]) for d in expected] == [1, 0, 0, 0, 0, 0]
+    assert list(app.patients.find({}, **query)) == expected
+
+
+def test_an_explain_keeps_to_its_own_database(app, app_client, documents):
+    query = {"find": "patients", "filter": {"nhs_number": documents[0]["nhs_number"]}, "$db": app.name}
+    with pytest.raises(OperationFailure, match="another .db") as refused:
+        app_client.admin.command("explain", query)
+    assert refused.value.code == 73

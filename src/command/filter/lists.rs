@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::refuse::{refused, searchable, single_value};
+use super::refuse::{malformed_operand, refused, searchable, single_value};
 use super::{Around, note_upsert, operate, written_operators};
 use crate::bson::{Doc, Element, kind};
 use crate::plan::Draft;
@@ -19,12 +19,8 @@ pub(super) fn list(
     around: &mut Around<'_>,
     conjunct: bool,
 ) -> Result<(), Refusal> {
-    // The server refuses an operand that is no array; let it say so.
     if operator.kind != kind::ARRAY {
-        return Err(refused(
-            rule,
-            &format!("{} without an array", operator.key_text()),
-        ));
+        return Err(malformed_operand(operator, "an array"));
     }
     let Some(array) = operator.document().map_err(malformed)? else {
         return Ok(());
@@ -46,6 +42,12 @@ pub(super) fn list(
                 rule,
                 &format!("a regular expression in {}", operator.key_text()),
             ));
+        }
+        if is_bare_array(&item, rule)? {
+            if expanded {
+                draft.item_plain(&item);
+            }
+            continue;
         }
         if item.kind != kind::NULL {
             searchable(rule, Some(operator), &item, around)?;
@@ -72,7 +74,11 @@ pub(super) fn list(
 fn is_one_value(array: &Doc<'_>, rule: &FieldRule) -> Result<bool, Refusal> {
     let mut first = None;
     for item in array.elements() {
-        let value = canonical(&item.map_err(malformed)?, rule)?;
+        let item = item.map_err(malformed)?;
+        if is_bare_array(&item, rule)? {
+            return Ok(false);
+        }
+        let value = canonical(&item, rule)?;
         let value = value.map(|v| (v.kind, v.slice(array.buffer()).to_vec()));
         if first.get_or_insert_with(|| value.clone()) != &value {
             return Ok(false);
@@ -92,8 +98,12 @@ pub(super) fn all(
     conjunct: bool,
     depth: usize,
 ) -> Result<(), Refusal> {
-    let Some(array) = operator.document().map_err(malformed)? else {
-        return Err(refused(rule, "$all without an array"));
+    let Some(array) = operator
+        .document()
+        .map_err(malformed)?
+        .filter(|_| operator.kind == kind::ARRAY)
+    else {
+        return Err(malformed_operand(operator, "an array"));
     };
     if !draft.is_expanded(rule) {
         let region = draft.open_doc(&array);
@@ -163,4 +173,17 @@ pub(super) fn all(
         draft.end();
     }
     Ok(())
+}
+
+/// An array without a value to seal, of a field whose items are sealed one by one: it is stored as it is.
+pub(super) fn is_bare_array(literal: &Element<'_>, rule: &FieldRule) -> Result<bool, Refusal> {
+    if literal.kind != kind::ARRAY || !rule.seals_elements() {
+        return Ok(false);
+    }
+    let items = literal.document().map_err(malformed)?;
+    Ok(items.is_some_and(|items| {
+        items
+            .elements()
+            .all(|item| item.is_ok_and(|item| item.kind == kind::NULL))
+    }))
 }

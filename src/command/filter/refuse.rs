@@ -4,6 +4,9 @@ use super::Around;
 use crate::bson::{Element, kind};
 use crate::policy::{FieldRule, Reason, Refusal};
 
+/// The server's code for an operand that an operator does not take.
+const BAD_VALUE: i32 = 2;
+
 /// Equality can be searched here, and this literal can be equal to what is stored.
 pub(super) fn searchable(
     rule: &FieldRule,
@@ -117,4 +120,13 @@ pub(super) fn unanalysable(element: &Element<'_>) -> Refusal {
             element.key_text()
         ),
     )
+}
+
+/// The server's own refusal of an operand: it would have logged what stands there.
+pub(super) fn malformed_operand(operator: &Element<'_>, takes: &str) -> Refusal {
+    Refusal::new(
+        Reason::Malformed,
+        format!("{} takes {takes}", operator.key_text()),
+    )
+    .with_code(BAD_VALUE)
 }

@@ -8,7 +8,10 @@ use crate::command::document::{seal_value, shape_of};
 use crate::command::filter::{self, Around};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
-use crate::policy::{FieldRule, Reason, Refusal, Shape, Target, Tree};
+use crate::policy::{DeclaredType, FieldRule, Mode, Reason, Refusal, Shape, Target, Tree};
+
+/// The server's code for a modifier that it does not take.
+const BAD_VALUE: i32 = 2;
 
 /// `$addToSet` needs items that are equal exactly where their plaintexts are.
 pub(super) fn distinguishable(
@@ -16,7 +19,11 @@ pub(super) fn distinguishable(
     operator: &Element<'_>,
     field: &Element<'_>,
     target: &Target,
+    collation: bool,
 ) -> Result<(), Refusal> {
+    if collation {
+        refuse_collation(operator, field, target)?;
+    }
     let expanded = match target {
         Target::Sealed(rule) => draft.is_expanded(rule).then(|| Arc::clone(rule)),
         Target::Above(tree) if !all_deterministic(tree) => return Err(refused_above(operator, field)),
@@ -56,8 +63,21 @@ pub(super) fn push(
         let modifier = modifier.map_err(malformed)?;
         match modifier.key {
             b"$each" => {
-                let Some(list) = modifier.document().map_err(malformed)? else {
-                    continue;
+                // The server refuses anything else, but its log would have shown it.
+                let Some(list) = modifier
+                    .document()
+                    .map_err(malformed)?
+                    .filter(|_| modifier.kind == kind::ARRAY)
+                else {
+                    return Err(Refusal::new(
+                        Reason::Malformed,
+                        format!(
+                            "{} on '{}': $each takes an array",
+                            operator.key_text(),
+                            field.key_text()
+                        ),
+                    )
+                    .with_code(BAD_VALUE));
                 };
                 let inner = draft.open_doc(&list);
                 for one in list.elements() {
@@ -67,7 +87,18 @@ pub(super) fn push(
             }
             b"$position" | b"$slice" => {}
             b"$sort" => sort_modifier(&modifier, field, &shape)?,
-            _ => return Err(refused_above(operator, field)),
+            _ => {
+                return Err(Refusal::new(
+                    Reason::UpdateOperator,
+                    format!(
+                        "{} on '{}': '{}' beside $each is not supported; there are $position, $slice and $sort",
+                        operator.key_text(),
+                        field.key_text(),
+                        modifier.key_text()
+                    ),
+                )
+                .with_code(BAD_VALUE));
+            }
         }
     }
     draft.close(region, each.end());
@@ -134,18 +165,10 @@ pub(super) fn pull(
     match target {
         Target::Sealed(rule) => filter::predicate(draft, field, rule, &mut around, false, 1),
         Target::Above(tree) => {
-            let Some(condition) = field
-                .document()
-                .map_err(malformed)?
-                .filter(|_| field.kind == kind::DOCUMENT)
-            else {
-                return if field.kind == kind::ARRAY {
-                    Err(refused_above(operator, field))
-                } else {
-                    Ok(())
-                };
-            };
-            filter::plan(draft, &condition, &Shape::Tree(Arc::clone(tree)), &mut around)
+            if field.kind == kind::ARRAY {
+                return Err(refused_above(operator, field));
+            }
+            filter::items(draft, field, tree, &mut around)
         }
         Target::Plain | Target::Below(_) | Target::Unknown => Err(refused_at(operator, field, target)),
     }
@@ -156,10 +179,14 @@ pub(super) fn pull_all(
     operator: &Element<'_>,
     field: &Element<'_>,
     target: &Target,
+    collation: bool,
 ) -> Result<(), Refusal> {
     let Target::Sealed(rule) = target else {
         return Err(refused_at(operator, field, target));
     };
+    if collation {
+        refuse_collation(operator, field, target)?;
+    }
     let Some(list) = field
         .document()
         .map_err(malformed)?
@@ -178,6 +205,37 @@ pub(super) fn pull_all(
     }
     draft.end();
     Ok(())
+}
+
+/// Items that are equal under a collation have different ciphertexts.
+fn refuse_collation(operator: &Element<'_>, field: &Element<'_>, target: &Target) -> Result<(), Refusal> {
+    let string = match target {
+        Target::Sealed(rule) => holds_string(&Shape::Sealed(Arc::clone(rule))),
+        Target::Above(tree) => holds_string(&Shape::Tree(Arc::clone(tree))),
+        _ => None,
+    };
+    let Some(rule) = string else { return Ok(()) };
+    Err(Refusal::new(
+        Reason::Collation,
+        format!(
+            "{} on '{}': a collation has no effect on sealed values, so field '{}' would be compared otherwise than the collation says; leave the collation out, or use {{locale: \"simple\"}}",
+            operator.key_text(),
+            field.key_text(),
+            rule.path
+        ),
+    )
+    .about(&rule))
+}
+
+/// A rule for strings in it.
+fn holds_string(shape: &Shape) -> Option<Arc<FieldRule>> {
+    match shape {
+        Shape::Sealed(rule) => {
+            (rule.mode == Mode::Deterministic(DeclaredType::String)).then(|| Arc::clone(rule))
+        }
+        Shape::Tree(tree) => tree.fields().find_map(|(_, shape)| holds_string(shape)),
+        Shape::Plain | Shape::Unknown => None,
+    }
 }
 
 fn all_deterministic(tree: &Tree) -> bool {
