@@ -273,6 +273,29 @@ fn refuses_operators_that_cannot_work_on_ciphertext() {
 }
 
 #[test]
+fn an_enclosing_path_can_be_compared_with_what_is_empty() {
+    let mut h = Harness::new(1);
+    for empty in [bson!([]), bson!({})] {
+        for condition in [
+            empty.clone(),
+            bson!({ "$ne": empty.clone() }),
+            bson!({ "$nin": [null, empty.clone()] }),
+            bson!({ "$not": { "$in": [empty] } }),
+        ] {
+            let sent = the_filter(filter(&mut h, doc! { "contacts": condition.clone() }));
+            assert_eq!(sent, doc! { "contacts": condition });
+        }
+    }
+    refuses(
+        filter(
+            &mut h,
+            doc! { "contacts": { "$in": [[], [{ "phone": "SECRET" }]] } },
+        ),
+        &["contacts", "as a whole"],
+    );
+}
+
+#[test]
 fn drops_comments_on_protected_collections() {
     let mut h = Harness::new(1);
     let sent = h

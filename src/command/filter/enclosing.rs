@@ -20,7 +20,7 @@ pub(super) fn enclosing(
 ) -> Result<(), Refusal> {
     let Some(doc) = written_operators(element)? else {
         return match element.kind {
-            kind::DOCUMENT | kind::ARRAY => Err(whole(element)),
+            kind::DOCUMENT | kind::ARRAY if !is_empty(element)? => Err(whole(element)),
             _ => Ok(()),
         };
     };
@@ -52,7 +52,9 @@ fn enclosing_operators(
                 None => return Err(refused_above(element, "$not")),
             },
             Some(Predicate::One(_)) => {
-                if matches!(operator.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX) {
+                if matches!(operator.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX)
+                    && !is_empty(&operator)?
+                {
                     return Err(whole(element));
                 }
             }
@@ -68,7 +70,9 @@ fn enclosing_operators(
                         if let Some(inner) = item.document().map_err(malformed)? {
                             enclosing_operators(draft, &inner, element, tree, around, depth + 1)?;
                         }
-                    } else if matches!(item.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX) {
+                    } else if matches!(item.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX)
+                        && !is_empty(&item)?
+                    {
                         return Err(whole(element));
                     }
                 }
@@ -79,4 +83,12 @@ fn enclosing_operators(
     }
     draft.close(region, doc.end());
     Ok(())
+}
+
+/// An empty array or document: nothing in it could be sealed, so it is equal to what it always was.
+fn is_empty(element: &Element<'_>) -> Result<bool, Refusal> {
+    Ok(element
+        .document()
+        .map_err(malformed)?
+        .is_some_and(|doc| doc.is_empty()))
 }
