@@ -273,9 +273,14 @@ fn refuses_operators_that_cannot_work_on_ciphertext() {
 }
 
 #[test]
-fn an_enclosing_path_can_be_compared_with_what_is_empty() {
+fn an_enclosing_path_can_be_compared_with_what_holds_no_protected_field() {
     let mut h = Harness::new(1);
-    for empty in [bson!([]), bson!({})] {
+    for empty in [
+        bson!([]),
+        bson!({}),
+        bson!({ "kind": "home" }),
+        bson!([[], { "kind": "home" }, 1]),
+    ] {
         for condition in [
             empty.clone(),
             bson!({ "$ne": empty.clone() }),

@@ -5,6 +5,7 @@
 
 mod enclosing;
 mod lists;
+mod presence;
 mod refuse;
 
 use std::sync::Arc;
@@ -126,6 +127,7 @@ fn clauses(
             }
             (path, None) => match shape.resolve(path) {
                 Target::Plain => {}
+                Target::Unknown if presence::is_asked(&element)? && presence::can_be_told(shape, path) => {}
                 Target::Unknown => return Err(unknown(&element)),
                 Target::Sealed(rule) => predicate(draft, &element, &rule, around, conjunct, depth)?,
                 Target::Below(rule) => return Err(below(&element, &rule)),

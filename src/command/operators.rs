@@ -133,7 +133,7 @@ const fn row<K: Copy>(name: &'static str, kind: K, fits: [Fit; 4], note: &'stati
 }
 
 const NULL_ONLY: &str =
-    "random: comparison with null only; enclosing path: with scalars, null, `[]` and `{}` only";
+    "random: comparison with null only; enclosing path: with what holds no protected field";
 const PLACE: &str = "the value's place is not its ciphertext's";
 
 /// Operators on a field's path in a filter.

@@ -62,6 +62,7 @@ SUPPORTED = {
     "unionWith the same rules": lambda d: [{"$unionWith": "archive"}, {"$group": {"_id": "$nhs_number", "n": {"$sum": 1}}}],
     "unionWith, both projected": lambda d: [{"$project": {"nhs_number": 1}}, {"$unionWith": {"coll": "episodes", "pipeline": [{"$project": {"nhs_number": 1}}]}}, {"$match": {"nhs_number": nhs(d)}}],
     "unionWith plain": lambda d: [{"$project": {"ward": 1}}, {"$unionWith": {"coll": "wards", "pipeline": [{"$project": {"ward": "$_id"}}]}}, {"$sort": {"ward": 1}}],
+    "unionWith, then those that have it": lambda d: [{"$unionWith": "wards"}, {"$match": {"nhs_number": {"$ne": None}, "beds": {"$exists": False}}}],
     "unionWith, only read": lambda d: [{"$unionWith": "episodes"}],
     # $facet
     "facet": lambda d: [{"$match": {"ward": "A1"}}, {"$facet": {"one": [{"$match": {"nhs_number": nhs(d)}}, {"$project": {"mrn": 1}}], "by": [{"$group": {"_id": "$postcode", "n": {"$sum": 1}}}, {"$sort": {"n": -1}}, {"$limit": 1}],
@@ -116,6 +117,7 @@ SUPPORTED = {
     "whole document under a name": lambda d: [SORT, {"$project": {"r": "$$ROOT"}}, {"$match": {"r.nhs_number": nhs(d)}}],
     "computed beside": lambda d: [SORT, {"$set": {"twice": {"$multiply": ["$visits", 2]}, "label": {"$concat": ["$ward", "-", {"$toString": "$visits"}]}}}],
     "expr with let": lambda d: [SORT, {"$match": {"$expr": {"$let": {"vars": {"n": "$nhs_number"}, "in": {"$eq": ["$$n", nhs(d)]}}}}}],
+    "an enclosing field as a whole": lambda d: [SORT, {"$set": {"address": {"$cond": [{"$eq": ["$visits", 1]}, {"city": "Leeds"}, "$address"]}}}, {"$match": {"address": {"city": "Leeds"}}}],
     "missing fields": lambda d: [SORT, {"$match": {"postcode": None}}, {"$project": {"nhs_number": 1}}],
     "merge of documents": lambda d: [SORT, {"$project": {"m": {"$mergeObjects": ["$address", {"city": "$ward"}]}}}],
     "setField": lambda d: [SORT, {"$project": {"m": {"$setField": {"field": "city", "input": "$address", "value": "x"}}}}],

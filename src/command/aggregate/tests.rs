@@ -470,6 +470,33 @@ fn seals_literals_in_match_by_the_shape_at_that_point() {
 }
 
 #[test]
+fn asks_whether_a_value_is_there_where_it_cannot_be_told_what_it_is() {
+    let united = |condition: Bson| patients(bson!([{"$unionWith": "wards"}, {"$match": condition}]));
+    for condition in [
+        bson!({"nhs": null}),
+        bson!({"nhs": {"$exists": true, "$ne": null}}),
+        bson!({"$or": [{"contacts.phone": {"$nin": [null]}}, {"notes": {"$eq": null}}]}),
+    ] {
+        united(condition).forwarded();
+    }
+    for condition in [
+        bson!({"nhs": {"$ne": "SECRET"}}),
+        bson!({"nhs": {"$in": [null, "SECRET"]}}),
+        bson!({"nhs": {"$exists": "SECRET", "$type": 2}}),
+        bson!({"nhs": {"$not": {"$eq": "SECRET"}}}),
+        bson!({"contacts.0.phone": null}),
+    ] {
+        assert_eq!(united(condition).refused(), Reason::UnknownShape);
+    }
+    // What may be sealed as one cannot be looked into.
+    let inside = patients(bson!([
+        {"$set": {"x": {"$ifNull": ["$notes", "$name"]}}},
+        {"$match": {"x.author": null}},
+    ]));
+    assert_eq!(inside.refused(), Reason::UnknownShape);
+}
+
+#[test]
 fn refuses_what_is_compared_with_a_field_that_is_no_longer_there() {
     for stages in [
         bson!([{"$project": {"id": "$nhs"}}, {"$match": {"nhs": "1"}}]),

@@ -8,6 +8,7 @@ use crate::bson::{Doc, Element, kind};
 use crate::command::operators::{self, Fit, Predicate};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
+use crate::policy::shape::is_position;
 use crate::policy::{Refusal, Shape, Tree};
 
 /// A predicate on a path above protected fields.
@@ -20,7 +21,7 @@ pub(super) fn enclosing(
 ) -> Result<(), Refusal> {
     let Some(doc) = written_operators(element)? else {
         return match element.kind {
-            kind::DOCUMENT | kind::ARRAY if !is_empty(element)? => Err(whole(element)),
+            kind::DOCUMENT | kind::ARRAY if !is_bare(element, tree)? => Err(whole(element)),
             _ => Ok(()),
         };
     };
@@ -53,7 +54,7 @@ fn enclosing_operators(
             },
             Some(Predicate::One(_)) => {
                 if matches!(operator.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX)
-                    && !is_empty(&operator)?
+                    && !is_bare(&operator, tree)?
                 {
                     return Err(whole(element));
                 }
@@ -71,7 +72,7 @@ fn enclosing_operators(
                             enclosing_operators(draft, &inner, element, tree, around, depth + 1)?;
                         }
                     } else if matches!(item.kind, kind::DOCUMENT | kind::ARRAY | kind::REGEX)
-                        && !is_empty(&item)?
+                        && !is_bare(&item, tree)?
                     {
                         return Err(whole(element));
                     }
@@ -85,10 +86,21 @@ fn enclosing_operators(
     Ok(())
 }
 
-/// An empty array or document: nothing in it could be sealed, so it is equal to what it always was.
-fn is_empty(element: &Element<'_>) -> Result<bool, Refusal> {
-    Ok(element
-        .document()
-        .map_err(malformed)?
-        .is_some_and(|doc| doc.is_empty()))
+/// A literal without any of the protected fields, like `[]` or `{_id: 1}`: what is equal to it holds nothing sealed.
+fn is_bare(literal: &Element<'_>, tree: &Tree) -> Result<bool, Refusal> {
+    let Some(doc) = literal.document().map_err(malformed)? else {
+        return Ok(literal.kind != kind::REGEX);
+    };
+    for inner in doc.elements() {
+        let inner = inner.map_err(malformed)?;
+        let bare = if literal.kind == kind::ARRAY {
+            is_bare(&inner, tree)?
+        } else {
+            !inner.key.contains(&b'.') && !is_position(inner.key) && tree.child(inner.key).is_plain()
+        };
+        if !bare {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
