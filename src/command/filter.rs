@@ -15,12 +15,14 @@ use lists::{all, list};
 use refuse::{below, refused, searchable, single_value, unanalysable, unknown};
 
 use super::expression;
+use super::expression::shapes::item_of;
 use super::operators::{self, Fit, Predicate, Top};
 use crate::bson::{Doc, Element, kind};
 use crate::limits;
 use crate::plan::canonical::canonical;
 use crate::plan::draft::malformed;
 use crate::plan::{Draft, Value};
+use crate::policy::shape::is_position;
 use crate::policy::{FieldRule, Reason, Refusal, Shape, Target};
 
 /// What surrounds a filter.
@@ -129,7 +131,11 @@ fn clauses(
                 Target::Plain => {}
                 Target::Unknown if presence::is_asked(&element)? && presence::can_be_told(shape, path) => {}
                 Target::Unknown => return Err(unknown(&element)),
-                Target::Sealed(rule) => predicate(draft, &element, &rule, around, conjunct, depth)?,
+                Target::Sealed(rule) => {
+                    let last = path.rsplit(|b| *b == b'.').next().unwrap_or(path);
+                    let rule = if is_position(last) { item_of(&rule) } else { rule };
+                    predicate(draft, &element, &rule, around, conjunct, depth)?;
+                }
                 Target::Below(rule) => return Err(below(&element, &rule)),
                 Target::Above(tree) => enclosing(draft, &element, &tree, around, depth)?,
             },
@@ -203,7 +209,7 @@ fn operate(
             None => Err(refused(rule, "$not with a regular expression")),
         },
         Some(Predicate::Items) => match written_operators(operator)? {
-            Some(doc) => nested(draft, &doc, path, rule, around, depth),
+            Some(doc) => nested(draft, &doc, path, &item_of(rule), around, depth),
             None => Err(refused(rule, "$elemMatch on fields of its items")),
         },
         Some(Predicate::Inside) | None => Err(refused(rule, &operator.key_text())),

@@ -155,6 +155,7 @@ REFUSED = {
     "merge into a plain collection": (lambda d: [{"$merge": {"into": "plain"}}], "merge"),
     "merge into other rules": (lambda d: [{"$project": {"nhs_number": "$mrn"}}, {"$merge": {"into": "episodes"}}], "merge"),
     "out of plain into a sealed field": (lambda d: [{"$project": {"nhs_number": "$ward"}}, {"$out": "episodes"}], "out"),
+    "the length of an array pushed from a random field": (lambda d: [{"$group": {"_id": None, "all": {"$push": "$allergies"}}}, {"$match": {"all": {"$elemMatch": {"$size": 2}}}}], "allergies"),
     "search": (lambda d: [{"$search": {"text": {"query": nhs(d), "path": "nhs_number"}}}], "search"),
     "vectorSearch": (lambda d: [{"$vectorSearch": {"queryVector": [1.0], "path": "notes"}}], "vectorSearch"),
     "a stage that nobody knows": (lambda d: [{"$futureStage": {"x": nhs(d)}}], "futureStage"),

@@ -100,28 +100,37 @@ fn unify(a: &Arc<FieldRule>, b: &Arc<FieldRule>) -> Option<Arc<FieldRule>> {
 /// as one value: it is no longer known to be one that can be looked into.
 pub fn element_of(shape: &Shape) -> Shape {
     match shape {
-        Shape::Sealed(rule) if rule.each && rule.mode == Mode::Random => sealed_as(rule, false),
+        Shape::Sealed(rule) => Shape::Sealed(item_of(rule)),
         other => other.clone(),
+    }
+}
+
+/// The rule of one item of an array under this rule.
+pub fn item_of(rule: &Arc<FieldRule>) -> Arc<FieldRule> {
+    if rule.each && rule.mode == Mode::Random {
+        with_each(rule, false)
+    } else {
+        Arc::clone(rule)
     }
 }
 
 /// An array of such values, as `$push` makes it: what a random rule sealed as one value stands in it item by item.
 pub fn array_of(shape: &Shape) -> Shape {
     match shape {
-        Shape::Sealed(rule) if !rule.seals_elements() => sealed_as(rule, true),
+        Shape::Sealed(rule) if !rule.seals_elements() => Shape::Sealed(with_each(rule, true)),
         other => other.clone(),
     }
 }
 
-fn sealed_as(rule: &FieldRule, each: bool) -> Shape {
-    Shape::Sealed(Arc::new(FieldRule {
+fn with_each(rule: &FieldRule, each: bool) -> Arc<FieldRule> {
+    Arc::new(FieldRule {
         path: Arc::clone(&rule.path),
         mode: rule.mode,
         suite: rule.suite,
         domain: Arc::clone(&rule.domain),
         state: rule.state,
         each,
-    }))
+    })
 }
 
 /// The first protected path in a shape, for messages; `None` where none is known by name.
