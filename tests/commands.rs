@@ -273,6 +273,79 @@ fn refuses_operators_that_cannot_work_on_ciphertext() {
 }
 
 #[test]
+fn an_item_of_a_random_array_may_be_an_array_sealed_as_one_value() {
+    let mut h = Harness::new(1);
+    for inside in [
+        doc! { "$size": 1 },
+        doc! { "$not": { "$size": 1 } },
+        doc! { "$elemMatch": { "$exists": true } },
+    ] {
+        for condition in [
+            doc! { "tags": { "$elemMatch": inside.clone() } },
+            doc! { "tags": { "$all": [{ "$elemMatch": inside.clone() }] } },
+            doc! { "tags.1": inside.clone() },
+        ] {
+            refuses(filter(&mut h, condition), &["tags"]);
+        }
+        refuses(
+            h.command(doc! { "find": "p", "projection": { "tags": { "$elemMatch": inside.clone() } } }),
+            &["tags"],
+        );
+        refuses(
+            update(
+                &mut h,
+                doc! {},
+                doc! { "$pull": { "tags": inside.clone() } },
+                false,
+            ),
+            &["tags"],
+        );
+        let statement =
+            doc! { "q": {}, "u": { "$set": { "tags.$[e]": "x" } }, "arrayFilters": [{ "e": inside }] };
+        refuses(
+            h.command(doc! { "update": "p", "updates": [statement] }),
+            &["tags"],
+        );
+    }
+    for condition in [
+        doc! { "tags": { "$size": 1 } },
+        doc! { "tags": { "$elemMatch": { "$exists": true, "$ne": null } } },
+        doc! { "tags.1": { "$exists": true } },
+        doc! { "tags.1": null },
+    ] {
+        assert_eq!(the_filter(filter(&mut h, condition.clone())), condition);
+    }
+}
+
+#[test]
+fn an_enclosing_path_can_be_compared_with_what_holds_no_protected_field() {
+    let mut h = Harness::new(1);
+    for empty in [
+        bson!([]),
+        bson!({}),
+        bson!({ "kind": "home" }),
+        bson!([[], { "kind": "home" }, 1]),
+    ] {
+        for condition in [
+            empty.clone(),
+            bson!({ "$ne": empty.clone() }),
+            bson!({ "$nin": [null, empty.clone()] }),
+            bson!({ "$not": { "$in": [empty] } }),
+        ] {
+            let sent = the_filter(filter(&mut h, doc! { "contacts": condition.clone() }));
+            assert_eq!(sent, doc! { "contacts": condition });
+        }
+    }
+    refuses(
+        filter(
+            &mut h,
+            doc! { "contacts": { "$in": [[], [{ "phone": "SECRET" }]] } },
+        ),
+        &["contacts", "as a whole"],
+    );
+}
+
+#[test]
 fn drops_comments_on_protected_collections() {
     let mut h = Harness::new(1);
     let sent = h

@@ -368,7 +368,10 @@ fn stage(kind: stages::Kind) -> &'static str {
         }
         Kind::Out | Kind::Merge => "into a collection whose rules agree with what is stored, path by path",
         Kind::Window => "partitions as `$group`, sorting by plain fields, functions by the accumulator table",
-        Kind::Densify | Kind::Fill => "by plain fields only",
+        Kind::Densify => "of a plain field; partitions as `$group`",
+        Kind::Fill => {
+            "plain fields; a protected one by `locf`, or by a value of its own kind; partitions as `$group`, sorting by plain fields"
+        }
         Kind::GeoNear => "its `query` is planned like a filter; its `key` must be plain",
         Kind::Documents => "literals are plain",
         Kind::ChangeStream => {

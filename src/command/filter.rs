@@ -6,6 +6,7 @@
 mod comments;
 mod enclosing;
 mod lists;
+mod presence;
 mod refuse;
 
 use std::sync::Arc;
@@ -15,12 +16,14 @@ use lists::{all, is_bare_array, list};
 use refuse::{below, malformed_operand, refused, searchable, single_value, unanalysable, unknown};
 
 use super::expression;
+use super::expression::shapes::item_of;
 use super::operators::{self, Fit, Predicate, Top};
 use crate::bson::{Doc, Element, kind};
 use crate::limits;
 use crate::plan::canonical::canonical;
 use crate::plan::draft::malformed;
 use crate::plan::{Draft, Value};
+use crate::policy::shape::is_position;
 use crate::policy::{FieldRule, Reason, Refusal, Shape, Target, Tree};
 
 /// What surrounds a filter.
@@ -124,8 +127,13 @@ fn clauses(
             }
             (path, None) => match shape.resolve(path) {
                 Target::Plain => comments::drop_inside(draft, &element, depth)?,
+                Target::Unknown if presence::is_asked(&element)? && presence::can_be_told(shape, path) => {}
                 Target::Unknown => return Err(unknown(&element)),
-                Target::Sealed(rule) => predicate(draft, &element, &rule, around, conjunct, depth)?,
+                Target::Sealed(rule) => {
+                    let last = path.rsplit(|b| *b == b'.').next().unwrap_or(path);
+                    let rule = if is_position(last) { item_of(&rule) } else { rule };
+                    predicate(draft, &element, &rule, around, conjunct, depth)?;
+                }
                 Target::Below(rule) => return Err(below(&element, &rule)),
                 Target::Above(tree) => enclosing(draft, &element, &tree, around, depth)?,
             },
@@ -201,7 +209,7 @@ fn operate(
             None => Err(malformed_operand(operator, "a document of operators")),
         },
         Some(Predicate::Items) => match written_operators(operator)? {
-            Some(doc) => nested(draft, &doc, path, rule, around, depth),
+            Some(doc) => nested(draft, &doc, path, &item_of(rule), around, depth),
             None => Err(refused(rule, "$elemMatch on fields of its items")),
         },
         Some(Predicate::Inside) | None => Err(refused(rule, &operator.key_text())),

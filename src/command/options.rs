@@ -295,7 +295,8 @@ fn match_operator(
             Ok(true)
         }
         (b"$elemMatch", Target::Sealed(rule)) if rule.seals_elements() => {
-            super::filter::predicate(draft, operator, &rule, &mut around, false, 1)?;
+            let item = expression::shapes::item_of(&rule);
+            super::filter::predicate(draft, operator, &item, &mut around, false, 1)?;
             Ok(true)
         }
         (b"$elemMatch", _) => Err(Refusal::new(

@@ -13,6 +13,7 @@ use refuse::{refused_at, upsert_in_two_forms};
 use super::aggregate;
 use super::document::{seal_document, seal_value, shape_of};
 use super::expression::Variables;
+use super::expression::shapes::element_of;
 use super::filter::{self, Around, Widened};
 use super::operators::{self, Change, Fit};
 use crate::bson::{Doc, Element, kind};
@@ -142,7 +143,11 @@ pub fn array_filters(
                 .with_code(TYPE_MISMATCH),
         );
     };
-    let tree = Tree::new(crate::policy::Rest::Unknown, identifiers.0.iter().cloned());
+    let items = identifiers
+        .0
+        .iter()
+        .map(|(name, shape)| (name.clone(), element_of(shape)));
+    let tree = Tree::new(crate::policy::Rest::Unknown, items);
     let shape = Shape::Tree(Arc::new(tree));
     let region = draft.open_doc(&list);
     for item in list.elements() {

@@ -377,8 +377,13 @@ fn stages_() -> Vec<Case> {
         ),
         stage(
             "$fill",
+            Sealed,
+            doc! { "output": { "nhs": { "value": "SECRET" } } },
+        ),
+        stage(
+            "$fill",
             Refused(Reason::Order),
-            doc! { "output": { "age": { "value": 0 } } },
+            doc! { "sortBy": { "at": 1 }, "output": { "age": { "method": "linear" } } },
         ),
         stage(
             "$geoNear",

@@ -77,7 +77,7 @@ impl Maker<'_> {
         if depth == 0 || self.rng.percent(25) {
             return (path, Some(entry));
         }
-        let made = match self.rng.below(16) {
+        let made = match self.rng.below(20) {
             0 => return (self.boolean(env, depth - 1), None),
             1 => (
                 "$cond",
@@ -158,6 +158,37 @@ impl Maker<'_> {
                 self.tag("expression array");
                 return (bson!([path, "$p"]), None);
             }
+            15 => return (self.mixed(env, &path), None),
+            16 if entry.field.mode == Mode::Deterministic && entry.field.kind == Kind::Text => {
+                self.tag("expression on a listed value");
+                let (one, two) = (
+                    quoted(self.literal(&entry.field)),
+                    quoted(self.literal(&entry.field)),
+                );
+                let list = bson!([path, one.clone()]);
+                let made = match self.rng.below(6) {
+                    0 => bson!({ "$in": [one, list] }),
+                    1 => bson!({ "$size": { "$setUnion": [list, [two]] } }),
+                    2 => bson!({ "$size": { "$setIntersection": [list, [one, two]] } }),
+                    3 => bson!({ "$indexOfArray": [list, two] }),
+                    4 => bson!({ "$filter": { "input": list, "cond": { "$ne": ["$$this", two] } } }),
+                    _ => bson!({ "$arrayElemAt": [list, self.rng.small(2)] }),
+                };
+                return (made, None);
+            }
+            17 if entry.field.protected() => {
+                self.tag("expression on a list of one");
+                let list = bson!([path]);
+                let made = match self.rng.below(6) {
+                    0 => bson!({ "$size": list }),
+                    1 => bson!({ "$isArray": [list] }),
+                    2 => bson!({ "$first": list }),
+                    3 => bson!({ "$concatArrays": [list.clone(), list] }),
+                    4 => bson!({ "$map": { "input": [1, 2], "in": list } }),
+                    _ => bson!({ "$size": { "$map": { "input": list, "in": "$$this" } } }),
+                };
+                return (made, None);
+            }
             14 if self.odd => {
                 self.tag("expression odd");
                 return (
@@ -169,6 +200,25 @@ impl Maker<'_> {
         };
         self.tag(format!("expression {}", made.0));
         (made.1, Some(entry))
+    }
+
+    /// Branches of which one may be sealed and another not.
+    fn mixed(&mut self, env: &Env, path: &Bson) -> Bson {
+        self.tag("expression mixed");
+        let test = self.boolean(env, 1);
+        let other: Bson = match self.entry(env, |_| true) {
+            Some(other) => format!("${}", other.path).into(),
+            None => Bson::Null,
+        };
+        match self.rng.below(5) {
+            0 => bson!({ "$cond": [test, path.clone(), other] }),
+            1 => bson!({ "$ifNull": [path.clone(), other] }),
+            2 => {
+                bson!({ "$switch": { "branches": [{ "case": test, "then": path.clone() }], "default": other } })
+            }
+            3 => bson!({ "$eq": [{ "$ifNull": [path.clone(), null] }, null] }),
+            _ => bson!({ "$getField": { "field": "v", "input": { "v": path.clone(), "o": other } } }),
+        }
     }
 
     /// A path, or a literal of any kind.

@@ -18,6 +18,7 @@ mod rng;
 mod sequence;
 mod servers;
 mod shrink;
+mod stages;
 mod statistics;
 mod updates;
 mod wire;

@@ -120,7 +120,11 @@ impl Maker<'_> {
         if env.whole && env.unique && collection == "a" && self.rng.percent(12) {
             stages.push(doc! { "$sort": { "_id": 1 } });
             writes = true;
-            stages.push(match self.rng.below(4) {
+            stages.push(match self.rng.below(6) {
+                4 | 5 => {
+                    self.tag("stage $merge by a pipeline");
+                    self.merge_by_pipeline(map)
+                }
                 0 => {
                     self.tag("stage $out");
                     doc! { "$out": "t" }
@@ -149,8 +153,8 @@ impl Maker<'_> {
     }
 
     #[allow(clippy::too_many_lines, reason = "one arm per stage")]
-    fn stage(&mut self, map: &Map, env: &mut Env, stages: &mut Vec<Document>, nest: bool) {
-        let choice = self.rng.below(30);
+    pub(crate) fn stage(&mut self, map: &Map, env: &mut Env, stages: &mut Vec<Document>, nest: bool) {
+        let choice = self.rng.below(37);
         let name = match choice {
             0..=5 => {
                 let condition = self.match_stage(env);
@@ -386,12 +390,16 @@ impl Maker<'_> {
                 stages.push(doc! { "$sort": { entry.path: 1 } });
                 "$sort"
             }
+            30.. => match self.rarer_stage(map, env, stages, nest) {
+                Some(name) => name,
+                None => return,
+            },
             _ => return,
         };
         self.tag(format!("stage {name}"));
     }
 
-    fn match_stage(&mut self, env: &Env) -> Document {
+    pub(crate) fn match_stage(&mut self, env: &Env) -> Document {
         if self.rng.percent(30) {
             if self.rng.percent(30) {
                 self.tag("expression wild");

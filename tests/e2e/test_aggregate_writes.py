@@ -84,6 +84,8 @@ REFUSED = {
     "on a random field": [{"$merge": {"into": "archive", "on": "notes"}}],
     "a pipeline that moves": [{"$merge": {"into": "archive", "whenMatched": [{"$set": {"copy": "$nhs_number"}}]}}],
     "a pipeline that computes": [{"$merge": {"into": "archive", "whenMatched": [{"$set": {"notes": {"$concat": ["$ward", "x"]}}}]}}],
+    "filled into a protected name": [{"$project": {"ward": 1}}, {"$fill": {"output": {"nhs_number": {"value": "x"}}}}, {"$out": "registry"}],
+    "densified into a protected name": [{"$project": {"ward": 1}}, {"$densify": {"field": "nhs_number", "range": {"step": 1, "bounds": [0, 3]}}}, {"$merge": "registry"}],
     "a group into a protected name": [{"$group": {"_id": "$ward", "nhs_number": {"$sum": 1}}}, {"$out": "registry"}],
 }
 

@@ -102,6 +102,8 @@ PIPELINES = {
     "by operation": lambda n: [{"$match": {"operationType": "update"}}],
     "by collection": lambda n: [{"$match": {"ns.coll": "patients"}}],
     "by id": lambda n: [{"$match": {"documentKey._id": 2}}],
+    "by the whole key": lambda n: [{"$match": {"documentKey": {"_id": 2}}}],
+    "with a document": lambda n: [{"$match": {"fullDocument": {"$ne": None}, "updateDescription.updatedFields": {"$exists": False}}}],
     "projected": lambda n: [{"$project": {"fullDocument": 1, "operationType": 1}}],
     "without the document": lambda n: [{"$unset": "fullDocument"}],
     "renamed": lambda n: [{"$set": {"who": "$fullDocument.nhs_number"}}, {"$project": {"who": 1}}],

@@ -3,7 +3,7 @@
 
 use super::{Planner, order};
 use crate::bson::{Element, kind};
-use crate::command::expression::shapes::merge;
+use crate::command::expression::shapes::{array_of, merge};
 use crate::command::expression::{Arguments, Variables, children, misformed, not_plain};
 use crate::policy::{Reason, Refusal, Shape};
 
@@ -115,22 +115,28 @@ impl<'a> Planner<'_, '_, 'a, '_> {
                     b"$mergeObjects" if matches!(yielded, Shape::Sealed(_) | Shape::Unknown) => {
                         Err(not_plain(name, &yielded))
                     }
+                    b"$push" => Ok(array_of(&yielded)),
                     _ => Ok(yielded),
                 }
             }
             Kind::KeepN => {
                 let named = Arguments::read(name, accumulator, &["input", "n"])?;
                 self.at(shape, variables).plain(name, named.need(name, "n")?)?;
-                self.at(shape, variables).expression(named.need(name, "input")?)
+                let yielded = self.at(shape, variables).expression(named.need(name, "input")?)?;
+                Ok(array_of(&yielded))
             }
             Kind::Set => self.at(shape, variables).grouping(name, accumulator),
             Kind::Top => {
                 let named = Arguments::read(name, accumulator, &["sortBy", "output", "n"])?;
                 order::keys(name, named.need(name, "sortBy")?, shape)?;
-                if let Some(n) = named.get("n") {
-                    self.at(shape, variables).plain(name, n)?;
-                }
-                self.at(shape, variables).expression(named.need(name, "output")?)
+                let yielded = self
+                    .at(shape, variables)
+                    .expression(named.need(name, "output")?)?;
+                let Some(n) = named.get("n") else {
+                    return Ok(yielded);
+                };
+                self.at(shape, variables).plain(name, n)?;
+                Ok(array_of(&yielded))
             }
             Kind::Shift => {
                 let named = Arguments::read(name, accumulator, &["output", "by", "default"])?;

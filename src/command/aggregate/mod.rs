@@ -338,7 +338,7 @@ impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
             Kind::Out => self.out(stage, flow),
             Kind::Merge => self.merge(stage, flow, variables, depth),
             Kind::Window => self.window(stage, flow, variables),
-            Kind::Densify => order::densify(stage, flow),
+            Kind::Densify => self.densify(stage, flow, variables),
             Kind::Fill => self.fill(stage, flow, variables),
             Kind::GeoNear => self.geo_near(stage, flow, variables),
             Kind::Documents => {

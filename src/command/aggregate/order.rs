@@ -1,11 +1,11 @@
 //! Stages that order documents or fill gaps between them: only by plain fields, since ciphertext has another order.
 
-use super::{Flow, Planner};
+use super::{Flow, Planner, reshape};
 use crate::bson::{Element, kind};
 use crate::command::document::shape_of;
-use crate::command::expression::shapes::protected_path;
-use crate::command::expression::{Arguments, Variables, children, misformed, not_plain, string};
-use crate::policy::{Reason, Refusal, Shape};
+use crate::command::expression::shapes::{merge, protected_path};
+use crate::command::expression::{Arguments, Variables, children, misformed, string};
+use crate::policy::{Reason, Refusal, Shape, Target};
 
 /// Sort keys: paths of plain values only.
 pub(super) fn keys(name: &str, by: &Element<'_>, shape: &Shape) -> Result<(), Refusal> {
@@ -49,24 +49,30 @@ pub(super) fn plain_path(name: &str, path: &[u8], shape: &Shape) -> Result<(), R
     })
 }
 
-pub(super) fn densify(stage: &Element<'_>, flow: Flow) -> Result<Flow, Refusal> {
-    let name = "$densify";
-    let named = Arguments::read(name, stage, &["field", "partitionByFields", "range"])?;
-    let shape = flow.shape();
-    plain_path(name, named.string(name, "field")?, &shape)?;
-    if let Some(fields) = named.get("partitionByFields") {
-        for field in children(fields)? {
-            plain_path(name, string(&field), &shape)?;
-        }
-    }
-    Ok(flow)
-}
-
 impl<'a> Planner<'_, '_, 'a, '_> {
+    pub(super) fn densify(
+        &mut self,
+        stage: &Element<'a>,
+        mut flow: Flow,
+        variables: &Variables,
+    ) -> Result<Flow, Refusal> {
+        let name = "$densify";
+        let named = Arguments::read(name, stage, &["field", "partitionByFields", "range"])?;
+        let shape = flow.shape();
+        let field = named.string(name, "field")?;
+        plain_path(name, field, &shape)?;
+        if let Some(fields) = named.get("partitionByFields") {
+            self.partitioned(name, fields, &shape, variables)?;
+        }
+        // The documents that it makes have the field, whether or not the others do.
+        flow.set(field, Shape::Plain)?;
+        Ok(flow)
+    }
+
     pub(super) fn fill(
         &mut self,
         stage: &Element<'a>,
-        flow: Flow,
+        mut flow: Flow,
         variables: &Variables,
     ) -> Result<Flow, Refusal> {
         let name = "$fill";
@@ -77,26 +83,54 @@ impl<'a> Planner<'_, '_, 'a, '_> {
         )?;
         let shape = flow.shape();
         if let Some(by) = named.get("partitionBy") {
-            self.at(&shape, variables).plain(name, by)?;
+            self.at(&shape, variables).grouping(name, by)?;
         }
         if let Some(fields) = named.get("partitionByFields") {
-            for field in children(fields)? {
-                plain_path(name, string(&field), &shape)?;
-            }
+            self.partitioned(name, fields, &shape, variables)?;
         }
         if let Some(by) = named.get("sortBy") {
             keys(name, by, &shape)?;
         }
         for field in children(named.need(name, "output")?)? {
-            plain_path(name, field.key, &shape)?;
             let how = Arguments::read(name, &field, &["value", "method"])?;
-            if let Some(value) = how.get("value") {
-                let yielded = self.at(&shape, variables).expression(value)?;
-                if !yielded.is_plain() {
-                    return Err(not_plain(name, &yielded));
+            let held = match shape.resolve(field.key) {
+                Target::Sealed(rule) if !field.key.contains(&b'.') => Shape::Sealed(rule),
+                _ => {
+                    plain_path(name, field.key, &shape)?;
+                    Shape::Plain
                 }
-            }
+            };
+            let filled = match how.get("value") {
+                // As `{$ifNull: ["$field", value]}`, which is what the server makes of it.
+                Some(value) => {
+                    let yielded = self.at(&shape, variables).stored(value, &held)?;
+                    merge(&held, &yielded)
+                }
+                None if how.get("method").is_some_and(|method| string(method) == b"locf") => held,
+                // It computes.
+                None => {
+                    plain_path(name, field.key, &shape)?;
+                    Shape::Plain
+                }
+            };
+            // Listed even where it is plain: from here on the documents have it.
+            flow.set(field.key, filled)?;
         }
         Ok(flow)
+    }
+
+    /// Documents are told apart by the values of these fields.
+    fn partitioned(
+        &mut self,
+        name: &str,
+        fields: &Element<'a>,
+        shape: &Shape,
+        variables: &Variables,
+    ) -> Result<(), Refusal> {
+        for field in children(fields)? {
+            let by = reshape::at_path(shape, string(&field))?;
+            self.at(shape, variables).distinguishable(name, &by)?;
+        }
+        Ok(())
     }
 }

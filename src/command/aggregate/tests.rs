@@ -196,7 +196,7 @@ fn examples() -> Vec<(&'static str, Option<Bson>, Option<Bson>)> {
         (
             "$fill",
             Some(bson!({"sortBy": {"n": 1}, "output": {"v": {"method": "locf"}}})),
-            Some(bson!({"output": {"nhs": {"value": "SECRET"}}})),
+            Some(bson!({"sortBy": {"n": 1}, "output": {"nhs": {"method": "linear"}}})),
         ),
         (
             "$geoNear",
@@ -470,6 +470,33 @@ fn seals_literals_in_match_by_the_shape_at_that_point() {
 }
 
 #[test]
+fn asks_whether_a_value_is_there_where_it_cannot_be_told_what_it_is() {
+    let united = |condition: Bson| patients(bson!([{"$unionWith": "wards"}, {"$match": condition}]));
+    for condition in [
+        bson!({"nhs": null}),
+        bson!({"nhs": {"$exists": true, "$ne": null}}),
+        bson!({"$or": [{"contacts.phone": {"$nin": [null]}}, {"notes": {"$eq": null}}]}),
+    ] {
+        united(condition).forwarded();
+    }
+    for condition in [
+        bson!({"nhs": {"$ne": "SECRET"}}),
+        bson!({"nhs": {"$in": [null, "SECRET"]}}),
+        bson!({"nhs": {"$exists": "SECRET", "$type": 2}}),
+        bson!({"nhs": {"$not": {"$eq": "SECRET"}}}),
+        bson!({"contacts.0.phone": null}),
+    ] {
+        assert_eq!(united(condition).refused(), Reason::UnknownShape);
+    }
+    // What may be sealed as one cannot be looked into.
+    let inside = patients(bson!([
+        {"$set": {"x": {"$ifNull": ["$notes", "$name"]}}},
+        {"$match": {"x.author": null}},
+    ]));
+    assert_eq!(inside.refused(), Reason::UnknownShape);
+}
+
+#[test]
 fn refuses_what_is_compared_with_a_field_that_is_no_longer_there() {
     for stages in [
         bson!([{"$project": {"id": "$nhs"}}, {"$match": {"nhs": "1"}}]),
@@ -556,6 +583,30 @@ fn tells_what_documents_hold_after_each_stage() {
             bson!([{"$project": {"name": 1}}, {"$lookup": {"from": "episodes", "localField": "_id", "foreignField": "p", "as": "e"}}]),
             "{e: {patient: {nhs: nhs}}}",
         ),
+        (
+            bson!([{"$project": {"n": 1}}, {"$fill": {"output": {"nhs": {"value": "x"}}}}, {"$unionWith": {"coll": "patients", "pipeline": [{"$project": {"nhs": 1}}]}}]),
+            "{nhs: unknown}",
+        ),
+        (
+            bson!([{"$fill": {"partitionBy": "$nhs", "sortBy": {"n": 1}, "output": {"notes": {"method": "locf"}, "v": {"value": "$n"}}}}]),
+            ALL,
+        ),
+        (
+            bson!([{"$project": {"n": 1}}, {"$densify": {"field": "dob", "partitionByFields": ["nhs"], "range": {"step": 1, "bounds": [1, 2]}}}, {"$unionWith": {"coll": "patients", "pipeline": [{"$project": {"dob": 1}}]}}]),
+            "{dob: unknown}",
+        ),
+        (
+            bson!([{"$group": {"_id": null, "all": {"$push": "$notes"}}}, {"$unwind": "$all"}, {"$set": {"n": {"$size": [["$all"]]}}}]),
+            "{all: notes}",
+        ),
+        (
+            bson!([{"$group": {"_id": null, "all": {"$firstN": {"input": "$notes", "n": 2}}}}, {"$project": {"one": {"$first": "$all"}}}]),
+            "{one: notes}",
+        ),
+        (
+            bson!([{"$project": {"all": {"$slice": [{"$map": {"input": [1, 2], "in": "$notes"}}, 1]}}}]),
+            "{all: notes}",
+        ),
         (bson!([{"$collStats": {}}]), "plain"),
         (bson!([{"$indexStats": {}}]), "{spec: unknown}"),
         (
@@ -615,8 +666,20 @@ fn refuses_what_sealed_values_cannot_do_in_stages() {
             Reason::Expression,
         ),
         (
-            bson!([{"$fill": {"output": {"x": {"value": "$nhs"}}}}]),
-            Reason::Expression,
+            bson!([{"$fill": {"output": {"x": {"value": "$nhs"}}}}, {"$match": {"x": "SECRET"}}]),
+            Reason::UnknownShape,
+        ),
+        (
+            bson!([{"$fill": {"partitionByFields": ["notes"], "sortBy": {"n": 1}, "output": {"v": {"method": "locf"}}}}]),
+            Reason::RandomEquality,
+        ),
+        (
+            bson!([{"$fill": {"sortBy": {"n": 1}, "output": {"contacts.phone": {"method": "locf"}}}}]),
+            Reason::Order,
+        ),
+        (
+            bson!([{"$densify": {"field": "n", "partitionByFields": ["tags"], "range": {"step": 1, "bounds": "full"}}}]),
+            Reason::RandomEquality,
         ),
         (bson!([{"$match": {"$where": "f"}}]), Reason::Unanalysable),
         (
@@ -814,6 +877,15 @@ fn stores_only_under_rules_that_agree_path_by_path() {
         ),
         (bson!([{"$unionWith": "wards"}, {"$out": "archive"}]), false),
         (bson!([{"$group": {"_id": "$nhs"}}, {"$out": "archive"}]), false),
+        // Fields that documents did not have before.
+        (
+            bson!([{"$project": {"n": 1}}, {"$fill": {"output": {"nhs": {"value": "SECRET"}}}}, {"$out": "archive"}]),
+            false,
+        ),
+        (
+            bson!([{"$project": {"n": 1}}, {"$densify": {"field": "dob", "range": {"step": 1, "bounds": [1, 2]}}}, {"$merge": "archive"}]),
+            false,
+        ),
     ] {
         if forwarded {
             patients(stages).forwarded();

@@ -1,6 +1,6 @@
 //! Array operators: they look at an array without looking into its elements, or bind each element to a variable.
 
-use super::shapes::element_of;
+use super::shapes::{array_of, element_of};
 use super::variables::Bound;
 use super::{Analyser, Arguments, Yield, children, misformed, not_plain, operands};
 use crate::bson::{Element, kind};
@@ -98,7 +98,7 @@ impl<'a> Analyser<'_, '_, 'a> {
         let each = *named.need("$map", "in")?;
         let bound = Self::element_variables("$map", &named, &array)?;
         let result = self.scoped(bound, |this| this.eval(&each, depth + 1))?;
-        Ok(Yield::Of(result.into_shape()))
+        Ok(Yield::Of(array_of(&result.into_shape())))
     }
 
     fn input(&mut self, name: &str, named: &Arguments<'a>, depth: usize) -> Result<Shape, Refusal> {

@@ -175,7 +175,7 @@ impl<'a> Analyser<'_, '_, 'a> {
     }
 
     /// Values of this shape are equal exactly where their plaintexts are.
-    pub(super) fn distinguishable(&mut self, name: &str, shape: &Shape) -> Result<(), Refusal> {
+    pub(crate) fn distinguishable(&mut self, name: &str, shape: &Shape) -> Result<(), Refusal> {
         match shape {
             Shape::Plain => Ok(()),
             Shape::Unknown => Err(not_plain(name, shape)),

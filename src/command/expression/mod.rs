@@ -275,11 +275,11 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
         }
         let all_literals = yields.iter().all(|y| matches!(y, Yield::Literal(_)));
         let joined = self.join(yields);
-        // An array of nulls is no null.
-        Ok(if all_literals && joined.is_null() {
-            Yield::PLAIN
-        } else {
-            joined
+        Ok(match joined {
+            // An array of nulls is no null.
+            nulls if all_literals && nulls.is_null() => Yield::PLAIN,
+            Yield::Of(shape) => Yield::Of(shapes::array_of(&shape)),
+            literals @ Yield::Literal(_) => literals,
         })
     }
 

@@ -100,16 +100,37 @@ fn unify(a: &Arc<FieldRule>, b: &Arc<FieldRule>) -> Option<Arc<FieldRule>> {
 /// as one value: it is no longer known to be one that can be looked into.
 pub fn element_of(shape: &Shape) -> Shape {
     match shape {
-        Shape::Sealed(rule) if rule.each && rule.mode == Mode::Random => Shape::Sealed(Arc::new(FieldRule {
-            path: Arc::clone(&rule.path),
-            mode: rule.mode,
-            suite: rule.suite,
-            domain: Arc::clone(&rule.domain),
-            state: rule.state,
-            each: false,
-        })),
+        Shape::Sealed(rule) => Shape::Sealed(item_of(rule)),
         other => other.clone(),
     }
+}
+
+/// The rule of one item of an array under this rule.
+pub fn item_of(rule: &Arc<FieldRule>) -> Arc<FieldRule> {
+    if rule.each && rule.mode == Mode::Random {
+        with_each(rule, false)
+    } else {
+        Arc::clone(rule)
+    }
+}
+
+/// An array of such values, as `$push` makes it: what a random rule sealed as one value stands in it item by item.
+pub fn array_of(shape: &Shape) -> Shape {
+    match shape {
+        Shape::Sealed(rule) if !rule.seals_elements() => Shape::Sealed(with_each(rule, true)),
+        other => other.clone(),
+    }
+}
+
+fn with_each(rule: &FieldRule, each: bool) -> Arc<FieldRule> {
+    Arc::new(FieldRule {
+        path: Arc::clone(&rule.path),
+        mode: rule.mode,
+        suite: rule.suite,
+        domain: Arc::clone(&rule.domain),
+        state: rule.state,
+        each,
+    })
 }
 
 /// The first protected path in a shape, for messages; `None` where none is known by name.
@@ -124,8 +145,12 @@ pub fn protected_path(shape: &Shape) -> Option<Arc<str>> {
 /// What an expression path (`a.b`, without `$`) leads to. Unlike a filter's, its numbers are keys, not indexes: a
 /// number next to anything protected cannot be told.
 pub fn resolve(shape: &Shape, path: &[u8]) -> Target {
+    let last = path.rsplit(|b| *b == b'.').next().unwrap_or(path);
     match shape.resolve(path) {
         Target::Plain => Target::Plain,
+        // Inside a value that is sealed as one, whether it is an array or a document.
+        Target::Below(rule) => Target::Below(rule),
+        Target::Sealed(rule) if rule.each && is_position(last) => Target::Below(rule),
         _ if path.split(|b| *b == b'.').any(is_position) => Target::Unknown,
         target => target,
     }

@@ -434,6 +434,8 @@ fn tells_what_each_path_yields() {
         assert_eq!(yields(path), expected, "{path}");
     }
     assert_eq!(refused("$notes.x"), Reason::BelowSealed);
+    assert_eq!(refused("$notes.0"), Reason::BelowSealed);
+    assert_eq!(refused("$tags.0"), Reason::BelowSealed);
     assert_eq!(refused("$nhs.x"), Reason::BelowSealed);
 }
 

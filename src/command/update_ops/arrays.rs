@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::refuse::{refused, refused_above, refused_at};
 use crate::bson::{Element, kind};
 use crate::command::document::{seal_value, shape_of};
+use crate::command::expression::shapes::item_of;
 use crate::command::filter::{self, Around};
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
@@ -163,7 +164,7 @@ pub(super) fn pull(
         ..Around::default()
     };
     match target {
-        Target::Sealed(rule) => filter::predicate(draft, field, rule, &mut around, false, 1),
+        Target::Sealed(rule) => filter::predicate(draft, field, &item_of(rule), &mut around, false, 1),
         Target::Above(tree) => {
             if field.kind == kind::ARRAY {
                 return Err(refused_above(operator, field));
