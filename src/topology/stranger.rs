@@ -32,8 +32,8 @@ const SOURCE: [&str; 3] = [".cpp", ".h", ".js"];
 
 /// The leftmost from an offset on, in a text in lower case.
 pub(super) fn first(lower: &str, from: usize) -> Option<Stranger> {
-    let colons = lower.get(from..)?.match_indices(':').map(|(at, _)| from + at);
-    colons.filter_map(|colon| around(lower, from, colon)).next()
+    let mut colons = lower.get(from..)?.match_indices(':').map(|(at, _)| from + at);
+    colons.find_map(|colon| around(lower, from, colon))
 }
 
 /// The address whose port stands behind this colon.
@@ -117,6 +117,7 @@ mod tests {
             ("no answer from s1:27018.", &["s1:27018"]),
             ("details: { s2.internal:27018: 1 }", &["s2.internal:27018"]),
             ("cannot reach [fe80::1]:27018 now", &["[fe80::1]:27018"]),
+            ("ü10.0.0.1:27018 ü", &["10.0.0.1:27018"]),
         ] {
             assert_eq!(all(text), want, "{text}");
         }
@@ -134,6 +135,8 @@ mod tests {
             "s1.internal:270188",
             "s1.internal:27018x",
             ":27018",
+            "]:27018",
+            "ü:27018",
             "",
         ] {
             assert_eq!(all(text), Vec::<&str>::new(), "{text}");
