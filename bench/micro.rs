@@ -165,7 +165,9 @@ fn messages(c: &mut Criterion) {
                 || bench.waiting(&find),
                 |session| {
                     out.clear();
-                    session.on_server(frame, &bench.context(), &mut out).unwrap();
+                    session
+                        .on_server(frame, &bench.context(), &mut Vec::new(), &mut out)
+                        .unwrap();
                 },
                 BatchSize::SmallInput,
             );

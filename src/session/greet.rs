@@ -1,12 +1,15 @@
 //! Hello and authentication: read for what they say, passed on with what must not go upstream left out.
 
+use std::sync::Arc;
+
 use super::auth::{Candidate, claimed, refuse_x509};
 use super::pending::{Kind, Pending};
 use super::request::Request;
 use super::{Closing, Context, Session, Step, refuse};
 use crate::bson::Doc;
 use crate::command::CommandView;
-use crate::event::bounded_name;
+use crate::command::reply::Facts;
+use crate::event::{Lifecycle, bounded_name};
 use crate::plan::draft::malformed;
 use crate::policy::{Reason, Refusal};
 use crate::topology::hello;
@@ -200,5 +203,54 @@ impl Session {
             awaits,
             rewritten,
         })
+    }
+
+    /// The server has answered a hello.
+    pub(super) fn greeted(&mut self, body: &Doc<'_>, candidate: Option<Candidate>) {
+        self.greeted = true;
+        self.compression.agreed_upstream(body);
+        if candidate.is_none() {
+            return;
+        }
+        let speculative = body.get(b"speculativeAuthenticate").ok().flatten();
+        let Some(Ok(Some(answer))) = speculative.map(|e| e.document()) else {
+            return;
+        };
+        let done = answer.get(b"done").ok().flatten().is_some_and(|e| e.truthy());
+        self.candidate = candidate;
+        self.authenticated(Facts {
+            ok: true,
+            done,
+            ..Facts::default()
+        });
+    }
+
+    /// A step of an authentication went well: the principal counts once the server says `done`.
+    pub(super) fn authenticated(&mut self, facts: Facts) {
+        let peer = || self.peer.clone().unwrap_or_else(|| "unknown".into());
+        if !facts.ok {
+            let claimed = self.candidate.take().map(|candidate| candidate.principal);
+            self.notices.push(Lifecycle::AuthenticationFailed {
+                connection: self.connection,
+                claimed,
+                peer: peer(),
+            });
+            return;
+        }
+        if !facts.done {
+            return;
+        }
+        self.logged_in = true;
+        // Whoever logs in without telling us a name is not who was there before.
+        self.principal = None;
+        if let Some(candidate) = self.candidate.take() {
+            self.notices.push(Lifecycle::Authenticated {
+                connection: self.connection,
+                principal: Arc::clone(&candidate.principal),
+                mechanism: candidate.mechanism,
+                peer: peer(),
+            });
+            self.principal = Some(candidate.principal);
+        }
     }
 }

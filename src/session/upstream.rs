@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::auth::Candidate;
 use super::open::open;
 use super::pending::{Kind, Pending};
 use super::{Closing, Context, Done, MOVED, Session, Step, Wanted, names, refuse};
@@ -10,7 +9,7 @@ use crate::bson::Doc;
 use crate::command::reply::{self, Facts, Reading};
 use crate::command::scrub::Rules;
 use crate::command::table::Reply;
-use crate::event::{CommandEvent, Lifecycle, Outcome};
+use crate::event::{CommandEvent, Outcome};
 use crate::limits;
 use crate::plan::apply::Applied;
 use crate::plan::{Draft, Plan};
@@ -301,54 +300,6 @@ impl Session {
             self.done.push(done);
         }
         Ok(Step::Done)
-    }
-
-    fn greeted(&mut self, body: &Doc<'_>, candidate: Option<Candidate>) {
-        self.greeted = true;
-        self.compression.agreed_upstream(body);
-        if candidate.is_none() {
-            return;
-        }
-        let speculative = body.get(b"speculativeAuthenticate").ok().flatten();
-        let Some(Ok(Some(answer))) = speculative.map(|e| e.document()) else {
-            return;
-        };
-        let done = answer.get(b"done").ok().flatten().is_some_and(|e| e.truthy());
-        self.candidate = candidate;
-        self.authenticated(Facts {
-            ok: true,
-            done,
-            ..Facts::default()
-        });
-    }
-
-    /// A step of an authentication went well: the principal counts once the server says `done`.
-    fn authenticated(&mut self, facts: Facts) {
-        let peer = || self.peer.clone().unwrap_or_else(|| "unknown".into());
-        if !facts.ok {
-            let claimed = self.candidate.take().map(|candidate| candidate.principal);
-            self.notices.push(Lifecycle::AuthenticationFailed {
-                connection: self.connection,
-                claimed,
-                peer: peer(),
-            });
-            return;
-        }
-        if !facts.done {
-            return;
-        }
-        self.logged_in = true;
-        // Whoever logs in without telling us a name is not who was there before.
-        self.principal = None;
-        if let Some(candidate) = self.candidate.take() {
-            self.notices.push(Lifecycle::Authenticated {
-                connection: self.connection,
-                principal: Arc::clone(&candidate.principal),
-                mechanism: candidate.mechanism,
-                peer: peer(),
-            });
-            self.principal = Some(candidate.principal);
-        }
     }
 
     /// The front request has its reply; in a chain it waits for the next.
