@@ -46,19 +46,7 @@ impl Removed {
 
     /// A shape in which nothing is known of these fields.
     pub(super) fn shade(&self, shape: Shape) -> Shape {
-        if self.0.is_empty() {
-            return shape;
-        }
-        let Some(mut tree) = shapes::tree_of(&shape) else {
-            return shape;
-        };
-        for path in &self.0 {
-            // What leads into something sealed or unknown is refused without this.
-            if shapes::set_path(&mut tree, path, Shape::Unknown).is_err() {
-                return Shape::Unknown;
-            }
-        }
-        shapes::normal(tree)
+        shapes::unknown_at(shape, self.0.iter().map(|path| &**path))
     }
 }
 

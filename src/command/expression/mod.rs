@@ -135,7 +135,7 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
                 [b'$', b'$', path @ ..] => self.variable(path),
                 [b'$', path @ ..] => {
                     self.refuse_removed(path)?;
-                    let current = self.current.clone();
+                    let current = self.with_removed(self.current.clone());
                     self.path(&current, path)
                 }
                 _ => Ok(Yield::one(element)),
@@ -160,8 +160,8 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
         let local = self.locals.iter().rev().find(|(known, _)| **known == *name);
         let base = match (local, name) {
             (Some((_, shape)), _) => shape.clone(),
-            (None, b"ROOT") => self.root.clone(),
-            (None, b"CURRENT") => self.current.clone(),
+            (None, b"ROOT") => self.with_removed(self.root.clone()),
+            (None, b"CURRENT") => self.with_removed(self.current.clone()),
             (None, b"REMOVE") => return Ok(Yield::Literal(Vec::new())),
             (None, b"NOW" | b"CLUSTER_TIME" | b"USER_ROLES" | b"DESCEND" | b"PRUNE" | b"KEEP") => {
                 Shape::Plain
@@ -191,6 +191,12 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
             )),
             None => Ok(()),
         }
+    }
+
+    /// What encloses such a field, under whatever name it goes on, is known to have lost it here only: a later comparison with it
+    /// would be one with a field like any other.
+    fn with_removed(&self, shape: Shape) -> Shape {
+        shapes::unknown_at(shape, self.removed.iter().map(|path| &**path))
     }
 
     fn path(&mut self, base: &Shape, path: &[u8]) -> Result<Yield<'a>, Refusal> {
