@@ -290,6 +290,26 @@ def test_nothing_unauthenticated_reaches_the_data(proxy, app, direct, db_name):
     assert app.patients.count_documents({"nhs_number": "intruder"}) == 0
 
 
+def test_a_condition_of_any_depth_ends_nothing(proxy, app, db_name):
+    """Fifty thousand `$not` on an enclosing field, from somebody who has not even logged in."""
+    levels = 50_000
+    inner, sizes = bson.encode({"$exists": True}), []
+    size = len(inner)
+    for _ in range(levels):
+        size += 4 + 6 + 1
+        sizes.append(size)
+    nested = b"".join(struct.pack("<i", n) + b"\x03$not\0" for n in reversed(sizes)) + inner + b"\0" * levels
+    def holding(key: bytes, document: bytes) -> bytes:
+        content = b"\x03" + key + b"\0" + document + b"\0"
+        return struct.pack("<i", len(content) + 4) + content
+    fields = b"\x02find\0" + struct.pack("<i", 9) + b"patients\0" + b"\x03filter\0" + holding(b"contacts", nested)
+    fields += b"\x02$db\0" + struct.pack("<i", len(db_name) + 1) + db_name.encode() + b"\0\0"
+    with proxy.tls_socket() as s:
+        s.sendall(frame(OP_MSG, struct.pack("<I", 0) + b"\0" + struct.pack("<i", len(fields) + 4) + fields))
+        assert receive(s)[1]["ok"] == 0.0
+    assert app.patients.find_one({"_id": "nobody"}) is None
+
+
 def test_a_malformed_frame_closes_only_its_own_connection(proxy, app):
     one, two = proxy.tls_socket(), proxy.tls_socket()
     one.sendall(frame(OP_MSG, b"\xff" * 40))
