@@ -1146,3 +1146,18 @@ fn bounds_pipelines_and_what_they_make_documents_of() {
     let wide: Document = (0..5000).map(|n| (format!("f{n}"), Bson::Int32(1))).collect();
     assert_eq!(patients(bson!([{"$project": wide}])).refused(), Reason::Limit);
 }
+
+#[test]
+fn nothing_is_compared_with_a_field_that_a_whole_lost_before_it_was_copied() {
+    let grouped = |then: Document| {
+        patients(
+            bson!([{"$project": {"ward": 1}}, {"$group": {"_id": null, "all": {"$push": "$$ROOT"}}}, {"$match": then}]),
+        )
+    };
+    assert_eq!(
+        grouped(doc! {"all.nhs": "SECRET"}).refused(),
+        Reason::UnknownShape
+    );
+    grouped(doc! {"all.ward": "A1"}).forwarded();
+    grouped(doc! {"all.nhs": {"$exists": false}}).forwarded();
+}
