@@ -12,6 +12,8 @@ use crate::servers::Proxy;
 use crate::statistics::Statistics;
 use crate::wire::Connection;
 
+const NO_SUCH_TRANSACTION: i32 = 251;
+
 /// What is wrong, at which operation (the number of operations: after all of them).
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -313,9 +315,10 @@ impl<'a> Bench<'a> {
         statistics.count(op.command(), &op.tags, refusal.is_some());
         if let Some(refusal) = refusal {
             statistics.refuse(&refusal.text);
-            return Ok(refusal
-                .wrong
-                .map(|why| ("refusal", format!("{why}: {}", refusal.text))));
+            if let Some(why) = refusal.wrong {
+                return Ok(Some(("refusal", format!("{why}: {}", refusal.text))));
+            }
+            return self.give_up(sequence, open);
         }
         if let Some(open) = open {
             open.started = true;
@@ -323,6 +326,35 @@ impl<'a> Bench<'a> {
         let oracle = self.oracle.run(op, transaction)?;
         statistics.agree(op.command(), &oracle);
         Ok(compare::answers(op, map, &proxied, &oracle))
+    }
+
+    /// A refused statement has ended its transaction: nothing of it can be committed. What follows of it in the sequence is
+    /// run in a new one.
+    fn give_up(
+        &mut self,
+        sequence: &Sequence,
+        open: &mut Option<Open>,
+    ) -> Outcome<Option<(&'static str, String)>> {
+        let Some(Open {
+            number,
+            started: true,
+            ..
+        }) = open.take()
+        else {
+            return Ok(None);
+        };
+        let committed = self.proxied[sequence.map].end(number, true)?;
+        self.oracle.end(number, false)?;
+        let gone = committed
+            .reply
+            .get_i32("code")
+            .is_ok_and(|code| code == NO_SUCH_TRANSACTION);
+        Ok((!gone).then(|| {
+            (
+                "transaction",
+                format!("one with a refused statement was committed: {}", committed.reply),
+            )
+        }))
     }
 
     /// Whole collections, opened, against the oracle's; then what the server really holds.

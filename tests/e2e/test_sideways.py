@@ -111,7 +111,7 @@ REFUSED = {
     "$vectorSearch": lambda d, v: list(d.patients.aggregate([{"$vectorSearch": {"filter": {"nhs_number": v}}}])),
     "$bucket": lambda d, v: list(d.patients.aggregate([{"$bucket": {"groupBy": "$nhs_number", "boundaries": [v, v + "z"]}}])),
     "$densify": lambda d, v: list(d.patients.aggregate([{"$densify": {"field": "date_of_birth", "range": {"step": 1, "unit": "day", "bounds": "full"}}}])),
-    "$fill": lambda d, v: list(d.patients.aggregate([{"$fill": {"output": {"nhs_number": {"value": v}}}}, {"$match": {"nhs_number": v}}])),
+    "$fill": lambda d, v: list(d.patients.aggregate([{"$fill": {"output": {"nhs_number": {"value": {"$concat": [v, "$nhs_number"]}}}}}])),
     "$function": lambda d, v: list(d.patients.aggregate([{"$project": {"x": {"$function": {"body": f"return '{v}'", "args": ["$nhs_number"], "lang": "js"}}}}])),
     "$accumulator": lambda d, v: list(d.patients.aggregate([{"$group": {"_id": None, "x": {"$accumulator": {"init": f"'{v}'", "accumulate": "", "accumulateArgs": ["$nhs_number"], "merge": "", "lang": "js"}}}}])),
     "$where": lambda d, v: d.patients.find_one({"$where": f"this.nhs_number == '{v}'"}),

@@ -43,15 +43,14 @@ impl<'a> Planner<'_, '_, 'a, '_> {
                 inner.bind(variable.key, shape)?;
             }
         }
-        let joined = match named.get("pipeline") {
-            Some(pipeline) => {
-                let array = array_of(name, pipeline)?;
-                self.stages(&array, Flow::open(foreign), &inner, depth + 1)?
-                    .shape()
-            }
-            None => foreign,
-        };
-        flow.set(named.string(name, "as")?, joined)?;
+        let mut joined = Flow::open(foreign);
+        if let Some(pipeline) = named.get("pipeline") {
+            let array = array_of(name, pipeline)?;
+            joined = self.stages(&array, joined, &inner, depth + 1)?;
+        }
+        let place = named.string(name, "as")?;
+        flow.set(place, joined.shape())?;
+        flow.removed = flow.removed.and(joined.removed.below(place));
         Ok(flow)
     }
 
@@ -130,7 +129,7 @@ impl<'a> Planner<'_, '_, 'a, '_> {
         if stage.kind != kind::DOCUMENT {
             return Err(misformed("$facet"));
         }
-        let mut tree = Tree::default();
+        let (mut tree, mut removed) = (Tree::default(), Removed::default());
         for branch in children(stage)? {
             if tree.get(branch.key).is_some() {
                 return Err(misformed("$facet"));
@@ -138,8 +137,11 @@ impl<'a> Planner<'_, '_, 'a, '_> {
             let array = array_of("$facet", &branch)?;
             let yielded = self.stages(&array, flow.copy(), variables, depth + 1)?;
             shapes::list(&mut tree, branch.key, yielded.shape())?;
+            removed = removed.and(yielded.removed.below(branch.key));
         }
-        Ok(Flow::closed(tree))
+        let mut flow = Flow::closed(tree);
+        flow.removed = removed;
+        Ok(flow)
     }
 }
 
@@ -170,6 +172,6 @@ fn union(a: &Flow, b: &Flow) -> Result<Flow, Refusal> {
     Ok(Flow {
         tree: Some(tree),
         closed: a.closed && b.closed,
-        removed: Removed::default(),
+        removed: Removed::before(b),
     })
 }

@@ -288,7 +288,8 @@ impl<'d, 'a> Planner<'_, 'd, 'a, '_> {
             let removed = Removed::before(&flow);
             self.removed = flow.removed.clone();
             flow = self.stage(&stage, flow, variables, depth)?;
-            flow.removed = removed.after(scan::kind_of(&stage)?, &flow);
+            let brought = std::mem::take(&mut flow.removed);
+            flow.removed = removed.and(brought).after(scan::kind_of(&stage)?, &flow);
             if let Some(tree) = &flow.tree
                 && matches!(
                     shapes::bounded(shapes::normal(tree.to_owned_tree())),

@@ -40,13 +40,37 @@ impl Removed {
         }
     }
 
+    /// These, and what other documents that were brought in have lost.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// These, where the documents go on as the value of a field.
+    pub(super) fn below(&self, field: &[u8]) -> Self {
+        let paths = self.0.iter();
+        Self(paths.map(|path| [field, b".", path].concat().into()).collect())
+    }
+
     pub(super) fn paths(&self) -> &[Box<[u8]>] {
         &self.0
     }
 
     /// A shape in which nothing is known of these fields.
     pub(super) fn shade(&self, shape: Shape) -> Shape {
-        shapes::unknown_at(shape, self.0.iter().map(|path| &**path))
+        if self.0.is_empty() {
+            return shape;
+        }
+        let Some(mut tree) = shapes::tree_of(&shape) else {
+            return shape;
+        };
+        for path in &self.0 {
+            // What leads into something sealed or unknown is refused without this.
+            if shapes::set_path(&mut tree, path, Shape::Unknown).is_err() {
+                return Shape::Unknown;
+            }
+        }
+        shapes::normal(tree)
     }
 }
 

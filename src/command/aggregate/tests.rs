@@ -1148,16 +1148,46 @@ fn bounds_pipelines_and_what_they_make_documents_of() {
 }
 
 #[test]
-fn nothing_is_compared_with_a_field_that_a_whole_lost_before_it_was_copied() {
-    let grouped = |then: Document| {
-        patients(
-            bson!([{"$project": {"ward": 1}}, {"$group": {"_id": null, "all": {"$push": "$$ROOT"}}}, {"$match": then}]),
-        )
-    };
-    assert_eq!(
-        grouped(doc! {"all.nhs": "SECRET"}).refused(),
-        Reason::UnknownShape
+fn nothing_is_compared_with_a_field_that_joined_documents_have_lost() {
+    let lost = bson!([{"$project": {"ward": 1}}]);
+    for (place, before) in [
+        ("a.nhs", bson!({"$facet": {"a": lost.clone()}})),
+        (
+            "p.nhs",
+            bson!({"$lookup": {"from": "patients", "pipeline": lost.clone(), "as": "p"}}),
+        ),
+    ] {
+        let run = |then: Document| patients(bson!([{"$unset": "notes"}, before.clone(), {"$match": then}]));
+        assert_eq!(run(doc! {place: "SECRET"}).refused(), Reason::UnknownShape);
+        run(doc! {place: {"$exists": false}}).forwarded();
+        run(doc! {place.replace("nhs", "ward"): "A1"}).forwarded();
+    }
+    // What they have lost does not stand in the way of storing the rest.
+    let joined = bson!({"$lookup": {"from": "patients", "pipeline": lost.clone(), "as": "p"}});
+    on("wards", bson!([joined, {"$out": "report"}])).forwarded();
+    let united = on(
+        "wards",
+        bson!([{"$unionWith": {"coll": "patients", "pipeline": lost}}, {"$match": {"nhs": "SECRET"}}]),
     );
-    grouped(doc! {"all.ward": "A1"}).forwarded();
-    grouped(doc! {"all.nhs": {"$exists": false}}).forwarded();
+    assert_eq!(united.refused(), Reason::UnknownShape);
+    for name in [
+        doc! {"$getField": "nhs"},
+        doc! {"$getField": {"field": "nhs", "input": "$$ROOT"}},
+    ] {
+        let compared = bson!([{"$unset": "nhs"}, {"$project": {"x": {"$eq": [name, "SECRET"]}}}]);
+        assert_eq!(patients(compared).refused(), Reason::Stage);
+    }
+}
+
+#[test]
+fn wholes_of_which_nothing_is_known_are_not_compared() {
+    let watch = |then: Document| on(1, bson!([{"$changeStream": {}}, {"$match": then}]));
+    for whole in [
+        doc! {"documentKey": {"nhs": "SECRET"}},
+        doc! {"documentKey": {"$in": [{"nhs": "SECRET"}]}},
+        doc! {"updateDescription.updatedFields": {"nhs": "SECRET"}},
+    ] {
+        assert_eq!(watch(whole).refused(), Reason::WholeDocument);
+    }
+    watch(doc! {"documentKey": {"_id": 5}}).forwarded();
 }

@@ -136,7 +136,7 @@ impl<'x, 'd, 'a> Analyser<'x, 'd, 'a> {
                 [b'$', b'$', path @ ..] => self.variable(path),
                 [b'$', path @ ..] => {
                     self.refuse_removed(path)?;
-                    let current = self.with_removed(self.current.clone());
+                    let current = self.current.clone();
                     self.path(&current, path)
                 }
                 _ => Ok(Yield::one(element)),

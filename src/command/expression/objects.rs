@@ -88,17 +88,24 @@ impl<'a> Analyser<'_, '_, 'a> {
         let name = "$getField";
         let fields = children(element)?;
         let is_named = fields.iter().any(|f| f.key == b"field");
-        let (field, input) = if element.kind == kind::DOCUMENT && is_named {
+        let (field, input, of_the_document) = if element.kind == kind::DOCUMENT && is_named {
             let named = Arguments::read(name, element, &["field", "input"])?;
-            let input = match named.get("input") {
-                Some(input) => self.eval(input, depth + 1)?.into_shape(),
-                None => self.current.clone(),
-            };
-            (*named.need(name, "field")?, input)
+            let field = *named.need(name, "field")?;
+            match named.get("input") {
+                Some(input) if !matches!(super::string(input), b"$$ROOT" | b"$$CURRENT") => {
+                    (field, self.eval(input, depth + 1)?.into_shape(), false)
+                }
+                Some(input) => (field, self.eval(input, depth + 1)?.into_shape(), true),
+                None => (field, self.current.clone(), true),
+            }
         } else {
-            (*element, self.current.clone())
+            (*element, self.current.clone(), true)
         };
-        match (Self::constant_name(&field)?, &input) {
+        let key = Self::constant_name(&field)?;
+        if let Some(key) = key.filter(|_| of_the_document) {
+            self.refuse_removed(key)?;
+        }
+        match (key, &input) {
             (_, Shape::Sealed(_) | Shape::Unknown) => Err(not_plain(name, &input)),
             (Some(key), Shape::Tree(tree)) => {
                 let dotted = tree

@@ -18,8 +18,8 @@ impl<'a> Analyser<'_, '_, 'a> {
         let local = self.locals.iter().rev().find(|(known, _)| **known == *name);
         let base = match (local, name) {
             (Some((_, shape)), _) => shape.clone(),
-            (None, b"ROOT") => self.with_removed(self.root.clone()),
-            (None, b"CURRENT") => self.with_removed(self.current.clone()),
+            (None, b"ROOT") => self.root.clone(),
+            (None, b"CURRENT") => self.current.clone(),
             (None, b"REMOVE") => return Ok(Yield::Literal(Vec::new())),
             (None, b"NOW" | b"CLUSTER_TIME" | b"USER_ROLES" | b"DESCEND" | b"PRUNE" | b"KEEP") => {
                 Shape::Plain
@@ -49,12 +49,6 @@ impl<'a> Analyser<'_, '_, 'a> {
             )),
             None => Ok(()),
         }
-    }
-
-    /// What encloses such a field, under whatever name it goes on, is known to have lost it here only: a later comparison with it
-    /// would be one with a field like any other.
-    pub(super) fn with_removed(&self, shape: Shape) -> Shape {
-        shapes::unknown_at(shape, self.removed.iter().map(|path| &**path))
     }
 
     /// A path from a value of this shape.

@@ -179,24 +179,6 @@ pub fn set_path(tree: &mut Tree, path: &[u8], value: Shape) -> Result<(), Refusa
     list(tree, head, normal(child))
 }
 
-/// The shape, with nothing known of what stands at these paths.
-pub fn unknown_at<'p>(shape: Shape, paths: impl Iterator<Item = &'p [u8]>) -> Shape {
-    let mut paths = paths.peekable();
-    if paths.peek().is_none() {
-        return shape;
-    }
-    let Some(mut tree) = tree_of(&shape) else {
-        return shape;
-    };
-    for path in paths {
-        // What leads into something sealed or unknown is refused without this.
-        if set_path(&mut tree, path, Shape::Unknown).is_err() {
-            return Shape::Unknown;
-        }
-    }
-    normal(tree)
-}
-
 /// Removes a dotted path, as `$unset` does.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use crate::command::operators::{self, Fit, Predicate};
 use crate::limits;
 use crate::plan::Draft;
 use crate::plan::draft::malformed;
-use crate::policy::shape::is_position;
+use crate::policy::shape::{Rest, is_position};
 use crate::policy::{Reason, Refusal, Shape, Tree};
 
 /// A predicate on a path above protected fields.
@@ -51,6 +51,8 @@ fn holds_nothing_sealed(value: &Element<'_>, tree: &Tree, depth: usize) -> Resul
         let as_it_is = match tree.get(inner.key) {
             _ if value.kind == kind::ARRAY => holds_nothing_sealed(&inner, tree, depth + 1)?,
             Some(shape) => is_unsealed(&inner, shape, depth)?,
+            // Of what the tree does not list nothing may be known.
+            None if tree.rest() == Rest::Unknown => false,
             // A number may be a position; what reads like a path or an operator is never taken for a name.
             None if is_position(inner.key) => holds_nothing_sealed(&inner, tree, depth + 1)?,
             None => !inner.key.contains(&b'.') && inner.key.first() != Some(&b'$'),
