@@ -108,6 +108,7 @@ impl Session {
                     .map_err(|_| Closing("malformed reply"))?;
                 to_client.extend_from_slice(&bytes);
                 self.greeted(&body, candidate);
+                self.pending.told_who_it_is();
                 self.advance(&message, more, Outcome::Ok, cx);
             }
             Kind::Sasl { starts, candidate } => {
