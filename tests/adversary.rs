@@ -486,3 +486,95 @@ fn takes_nothing_behind_a_login_before_the_server_has_answered_it() {
     harness.command_on("admin", doc! { "ping": 1 });
     assert!(harness.session.takes_requests());
 }
+
+#[test]
+fn refuses_a_login_that_waits_for_news() {
+    let mut harness = Harness::new(1);
+    let hello = doc! { "hello": 1, "topologyVersion": { "processId": ObjectId::new(), "counter": 1_i64 }, "maxAwaitTimeMS": 1_000_000_000_i64, "speculativeAuthenticate": scram("alice") };
+    refuses(harness.command_on("admin", hello), "maxAwaitTimeMS");
+    assert!(harness.session.takes_requests());
+}
+
+/// A statement of a transaction that is refused here.
+fn statement() -> Document {
+    let id = Bson::Binary(bson::Binary {
+        subtype: bson::spec::BinarySubtype::Uuid,
+        bytes: vec![7; 16],
+    });
+    doc! { "count": "p", "query": { "nhs": { "$gt": "SECRET" } }, "lsid": { "id": id }, "txnNumber": 1_i64, "autocommit": false }
+}
+
+#[test]
+fn answers_a_refused_statement_only_once_its_transaction_is_certainly_over() {
+    let standalone = doc! { "ok": 0, "code": 20, "errmsg": "Transaction numbers are only allowed on a replica set member or mongos" };
+    for over in [
+        doc! { "ok": 1 },
+        doc! { "ok": 0, "code": 251 },
+        doc! { "ok": 0, "code": 256 },
+        doc! { "ok": 0, "code": 225 },
+        standalone,
+    ] {
+        let mut harness = Harness::new(1);
+        let sent = harness.command(statement()).sent();
+        assert!(sent.contains_key("abortTransaction"), "{sent}");
+        let answer = harness.reply(over);
+        assert!(
+            answer.get_str("errmsg").unwrap().starts_with("fieldveil: "),
+            "{answer}"
+        );
+    }
+    for alive in [
+        doc! { "ok": 0, "code": 13 },
+        doc! { "ok": 0, "code": 20, "errmsg": "something else" },
+        doc! { "ok": 0, "code": 24 },
+        doc! { "ok": 0, "code": 267 },
+        doc! { "ok": 0, "code": 11602 },
+        doc! { "ok": 0 },
+        doc! {},
+    ] {
+        let mut harness = Harness::new(1);
+        harness.command(statement()).sent();
+        assert!(harness.try_reply(alive.clone()).is_err(), "{alive}");
+    }
+}
+
+#[test]
+fn keeps_nothing_of_a_session_that_no_server_would_take() {
+    let mut statement = statement();
+    statement.insert("lsid", doc! { "id": "SECRET".repeat(1000) });
+    refuses(Harness::new(1).command(statement), "nhs");
+}
+
+#[test]
+fn ends_no_transaction_behind_a_login() {
+    let mut harness = Harness::new(1);
+    let sent = harness
+        .command(doc! { "insert": "p", "documents": [{ "nhs": "a" }] })
+        .sent();
+    let mut broken = sent.get_array("documents").unwrap()[0]
+        .as_document()
+        .unwrap()
+        .clone();
+    let Some(Bson::Binary(sealed)) = broken.get_mut("nhs") else {
+        panic!("it is not sealed: {broken}");
+    };
+    *sealed.bytes.last_mut().unwrap() ^= 1;
+    let reply = doc! { "value": broken, "ok": 1 };
+    let mut modify = doc! { "findAndModify": "p", "query": { "x": 1 }, "update": { "$set": { "x": 2 } } };
+    for (key, value) in statement().into_iter().skip(2) {
+        modify.insert(key, value);
+    }
+
+    harness.command(modify.clone()).sent();
+    assert!(harness.try_reply(reply.clone()).unwrap().is_empty());
+    let answer = harness.reply(doc! { "ok": 1 });
+    assert!(
+        answer.get_str("errmsg").unwrap().starts_with("fieldveil: "),
+        "{answer}"
+    );
+
+    // The server would look for it among the transactions of whoever that is.
+    harness.command(modify).sent();
+    let first = harness.command_behind(scram("bob"));
+    assert!(harness.try_reply_to(first, reply).is_err());
+}

@@ -24,6 +24,9 @@ use crate::wire::deframe::{Peeled, peel};
 
 /// While draining, a peer that takes nothing for so long is not waited for.
 const DRAIN_STALL: Duration = Duration::from_secs(2);
+/// A client whose end has come may have closed its own direction only; it may as well be gone, and a server that says
+/// nothing for so long has nothing for it.
+const GONE_TIME: Duration = Duration::from_secs(60);
 
 /// Something that happens once.
 type Signal = Pin<Box<dyn Future<Output = ()>>>;
@@ -122,7 +125,7 @@ impl Connection {
             match self.wait().await.map_err(|_| End::Io)? {
                 Woke::Client => self.client_frames().await?,
                 Woke::Server => self.server_frames().await?,
-                Woke::Wrote => {}
+                Woke::Wrote => self.active = Instant::now(),
                 Woke::Timer => self.check_time()?,
                 Woke::Drain => return Ok(End::Drained),
                 Woke::Moved => return Ok(End::Moved),
@@ -183,10 +186,14 @@ impl Connection {
             } else {
                 self.from_server.hold();
             }
-            if self.takes_requests() && !self.from_client.is_over() {
-                if self.from_client.whole {
-                    return Poll::Ready(Ok(Woke::Client));
-                }
+            let takes = self.takes_requests();
+            if takes && self.from_client.whole {
+                return Poll::Ready(Ok(Woke::Client));
+            }
+            if !takes || self.from_client.closed {
+                self.from_client.hold();
+            }
+            if !self.from_client.closed && (takes || self.from_client.reads_ahead()) {
                 match self.from_client.poll_fill(cx, Pin::new(&mut self.client)) {
                     Poll::Ready(Ok(n)) => {
                         self.observer.client_sent(n);
@@ -195,13 +202,13 @@ impl Connection {
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                     Poll::Pending => {}
                 }
-            } else {
-                self.from_client.hold();
             }
             // Kept registered over the connection's life: being told to stop costs nothing until it happens.
             self.stopping = self.stopping || self.stop.as_mut().poll(cx).is_ready();
-            if let Some(due) = self.stall_ends().filter(|due| *due < self.timer.deadline()) {
-                self.timer.as_mut().reset(due);
+            for due in [self.stall_ends(), self.gone_ends()].into_iter().flatten() {
+                if due < self.timer.deadline() {
+                    self.timer.as_mut().reset(due);
+                }
             }
             if self.timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Woke::Timer));
@@ -353,6 +360,13 @@ impl Connection {
         limit.map(|limit| since + limit)
     }
 
+    /// When a client that will say nothing more is not waited for any longer: everything has been written, and nothing
+    /// comes of it.
+    fn gone_ends(&self) -> Option<Instant> {
+        let rests = self.to_client.is_drained() && self.to_server.is_drained();
+        (self.from_client.closed && rests).then(|| self.active + GONE_TIME)
+    }
+
     fn check_time(&mut self) -> Result<(), End> {
         let now = Instant::now();
         if self.from_client.is_late(now) || self.from_server.is_late(now) {
@@ -361,6 +375,9 @@ impl Connection {
         let stall_ends = self.stall_ends();
         if stall_ends.is_some_and(|due| due <= now) {
             return Err(End::Stalled);
+        }
+        if self.gone_ends().is_some_and(|due| due <= now) {
+            return Err(End::ClientClosed);
         }
         let mut next = now + FRAME_TIME;
         if let Some(idle) = self.shared.idle_limit() {

@@ -13,6 +13,8 @@ use super::leg::Leg;
 
 /// What one read takes at most; one buffer per worker thread serves all its connections.
 const SCRATCH: usize = 64 * 1024;
+/// So much is read ahead of requests that nobody takes yet, so that their end is seen.
+const AHEAD: usize = SCRATCH;
 /// An input buffer that has grown past this is given back once it is empty.
 const KEEP: usize = 4 * 1024;
 /// A partial frame may take this long to become whole.
@@ -74,6 +76,11 @@ impl Incoming {
         self.since.is_some_and(|since| {
             now.saturating_duration_since(since) >= FRAME_TIME + Duration::from_secs(earned)
         })
+    }
+
+    /// Whether it may be read although nothing of it is taken yet.
+    pub(super) fn reads_ahead(&self) -> bool {
+        self.bytes.len() < AHEAD
     }
 
     /// Nothing will come of it any more.

@@ -188,16 +188,24 @@ impl Session {
         }
         let mut candidate = None;
         let command = hello::wrapped_command(*body).map_err(malformed)?.unwrap_or(*body);
+        let awaits = command.get(b"maxAwaitTimeMS").map_err(malformed)?.is_some();
         if let Some(speculative) = command.get(b"speculativeAuthenticate").map_err(malformed)?
             && let Some(start) = speculative.document().map_err(malformed)?
         {
+            if awaits {
+                // The server waits first, for as long as it is asked to, and nothing is taken behind a login.
+                return Err(Refusal::new(
+                    Reason::Protocol,
+                    "a hello that waits (maxAwaitTimeMS) cannot carry a login (speculativeAuthenticate) as well; send one \
+                     of the two, or saslStart",
+                ));
+            }
             // X.509 names no user here; its `authenticate` is refused with the explanation when it comes.
             candidate = claimed(&start, db).unwrap_or_default();
         }
         self.compression.agree(facts.compressors.as_deref());
         let offer = self.compression.offer();
         let rewritten = hello::rewrite_request(*body, &offer).map_err(malformed)?;
-        let awaits = command.get(b"maxAwaitTimeMS").map_err(malformed)?.is_some();
         Ok(Greeting {
             candidate,
             awaits,

@@ -116,6 +116,8 @@ impl Pending {
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Pending>,
+    /// How many of them decide who the client is.
+    logins: usize,
     /// How the request at hand came: what is put in line belongs to it.
     pub(super) arriving: Option<Compressor>,
 }
@@ -131,9 +133,18 @@ impl Queue {
             .all(|pending| matches!(pending.kind, Kind::Hello { awaits: true, .. }))
     }
 
-    /// Nothing is taken behind a login, so it is the youngest.
+    /// Somebody waits to hear who the client is: nothing is taken behind that.
     pub(super) fn is_logging_in(&self) -> bool {
-        self.waiting.back().is_some_and(|youngest| youngest.logs_in)
+        self.logins > 0
+    }
+
+    /// The first of several replies to a hello has come: the login that it carried is decided.
+    pub(super) fn told_who_it_is(&mut self) {
+        if let Some(front) = self.waiting.front_mut()
+            && std::mem::take(&mut front.logs_in)
+        {
+            self.logins -= 1;
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -141,6 +152,7 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, pending: Pending) {
+        self.logins += usize::from(pending.logs_in);
         self.waiting.push_back(Pending {
             compressor: self.arriving,
             ..pending
@@ -152,7 +164,9 @@ impl Queue {
     }
 
     pub(super) fn pop(&mut self) -> Option<Pending> {
-        self.waiting.pop_front()
+        let oldest = self.waiting.pop_front()?;
+        self.logins -= usize::from(oldest.logs_in);
+        Some(oldest)
     }
 
     pub(super) fn charge(&mut self, us: u64) {
@@ -175,5 +189,33 @@ impl Queue {
             // An idle connection keeps no queue.
             self.waiting.shrink_to(4);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_for_a_login_whatever_stands_behind_it() {
+        let login = || Kind::Sasl {
+            starts: true,
+            candidate: None,
+        };
+        let mut queue = Queue::default();
+        for kind in [Kind::Command, login(), Kind::Abort(Vec::new())] {
+            queue.push(Pending::new(1, kind, 0));
+        }
+        assert!(queue.is_logging_in());
+        queue.pop();
+        assert!(queue.is_logging_in());
+        queue.pop();
+        assert!(!queue.is_logging_in());
+        queue.push(Pending::new(1, Kind::Logout, 0));
+        queue.pop();
+        queue.told_who_it_is();
+        assert!(!queue.is_logging_in(), "a first of several replies");
+        queue.pop();
+        assert!(!queue.is_logging_in());
     }
 }

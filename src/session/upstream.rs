@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::open::open;
 use super::pending::{Kind, Pending};
-use super::{Closing, Context, Done, MOVED, Session, Step, Wanted, names, refuse};
+use super::{Closing, Context, Done, MOVED, Session, Step, Wanted, names, refuse, transaction};
 use crate::bson::Doc;
 use crate::command::reply::{self, Facts, Reading};
 use crate::command::scrub::Rules;
@@ -108,6 +108,7 @@ impl Session {
                     .map_err(|_| Closing("malformed reply"))?;
                 to_client.extend_from_slice(&bytes);
                 self.greeted(&body, candidate);
+                self.pending.told_who_it_is();
                 self.advance(&message, more, Outcome::Ok, cx);
             }
             Kind::Sasl { starts, candidate } => {
@@ -130,7 +131,7 @@ impl Session {
             }
             Kind::Local(_) => return Err(Closing("reply to a request that was answered here")),
             Kind::Abort(answer) => {
-                // However it went: the transaction is over, or was none.
+                transaction::ended(&body, cx)?;
                 to_client.append(answer);
                 self.pending.pop();
             }
@@ -371,6 +372,10 @@ impl Session {
         };
         self.pack_reply(pending.compressor, &mut bytes, 0);
         match pending.abort.take() {
+            Some(_) if self.pending.is_logging_in() => {
+                // By then the server may take us for somebody else, whose transaction it is not.
+                return Err(Closing("a transaction could not be ended"));
+            }
             Some(abort) => {
                 // Behind requests that came after it the answer cannot wait for the end of the transaction.
                 if !self.pending.is_empty() {

@@ -24,7 +24,7 @@ use fieldveil::policy::Found;
 use fieldveil::policy::found::Definition;
 use fieldveil::secret::Secret;
 use fieldveil::session::fuzz::{SAMPLE, ring, sample};
-use fieldveil::session::{Context, Cursors, Done, Session, Step};
+use fieldveil::session::{Closing, Context, Cursors, Done, Session, Step};
 use fieldveil::topology::{Address, HostMap};
 use fieldveil::wire::encode;
 use fieldveil::wire::op_msg::OpMsg;
@@ -203,8 +203,26 @@ impl Harness {
 
     /// The server answers the last command with this.
     pub fn reply(&mut self, reply: Document) -> Document {
+        body(&self.try_reply(reply).expect("the connection goes on"))
+    }
+
+    /// What the client gets, or why the connection ends.
+    pub fn try_reply(&mut self, reply: Document) -> Result<Vec<u8>, Closing> {
+        self.try_reply_to(self.next - 1, reply)
+    }
+
+    /// Sends a command on database `admin` before the one before it is answered; the id of that one.
+    pub fn command_behind(&mut self, command: Document) -> i32 {
         self.unanswered = false;
-        let frame = encode::reply(900, self.next - 1, &to_bytes(&reply), false).unwrap();
+        let before = self.next - 1;
+        self.command_on("admin", command).sent();
+        before
+    }
+
+    /// The same, of an answer to this request.
+    pub fn try_reply_to(&mut self, request: i32, reply: Document) -> Result<Vec<u8>, Closing> {
+        self.unanswered = false;
+        let frame = encode::reply(900, request, &to_bytes(&reply), false).unwrap();
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let cx = Context {
             map: &self.config.fields,
@@ -223,10 +241,9 @@ impl Harness {
         };
         let step = self
             .session
-            .on_server(&frame, &cx, &mut to_server, &mut to_client)
-            .expect("the connection goes on");
+            .on_server(&frame, &cx, &mut to_server, &mut to_client)?;
         assert!(matches!(step, Step::Done), "keys are all there");
-        body(&to_client)
+        Ok(to_client)
     }
 
     /// The connection ends.

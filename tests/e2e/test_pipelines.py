@@ -312,6 +312,35 @@ def test_a_hello_is_answered_though_its_client_has_closed(plain_proxy):
         assert receive_any(sock)[1]["ok"] == 1
 
 
+def test_a_client_that_has_gone_is_noticed_while_nothing_more_is_taken_of_it(plain_proxy):
+    """As many requests wait as may: what the client does then is seen all the same."""
+    before = metric(plain_proxy, "fieldveil_connections")
+    with socket.create_connection(("127.0.0.1", plain_proxy.port), 60) as sock:
+        sock.sendall(message(body({"hello": 1, "$db": "admin"})))
+        version = receive_any(sock)[1]["topologyVersion"]
+        waiting = body({"hello": 1, "topologyVersion": version, "maxAwaitTimeMS": 600_000, "$db": "admin"})
+        sock.sendall(b"".join(message(waiting, request_id=n) for n in range(1024)))
+        time.sleep(1)
+        assert metric(plain_proxy, "fieldveil_connections") == before + 1
+    wait_until("its connection to end", lambda: metric(plain_proxy, "fieldveil_connections") == before, 20)
+
+
+def test_a_client_that_has_gone_is_not_waited_for_by_a_server_that_says_nothing(plain_proxy, server, db_name):
+    with server.client(ADMIN) as client:
+        client[db_name].create_collection("tail", capped=True, size=4096)
+        client[db_name].tail.insert_one({})
+    before = metric(plain_proxy, "fieldveil_connections")
+    with socket.create_connection(("127.0.0.1", plain_proxy.port), 60) as sock:
+        sock.sendall(message(body({"hello": 1, "$db": "admin"})))
+        receive_any(sock)
+        log_in(sock, *APP)
+        cursor = ask(sock, {"find": "tail", "tailable": True, "awaitData": True, "$db": db_name})["cursor"]["id"]
+        sock.sendall(message(body({"getMore": bson.Int64(cursor), "collection": "tail", "maxTimeMS": 300_000, "$db": db_name})))
+        time.sleep(1)
+    assert metric(plain_proxy, "fieldveil_connections") == before + 1, "it may have closed its own direction only"
+    wait_until("its connection to end", lambda: metric(plain_proxy, "fieldveil_connections") == before, 90)
+
+
 def test_a_reader_that_lags_behind_a_stream_costs_no_memory(plain_proxy, server, db_name):
     """What it has read must be gone from the proxy, although there is always more to read."""
     count, size = 100, 1 << 20
