@@ -655,6 +655,25 @@ fn an_upsert_takes_nothing_from_the_filter_below_what_the_update_replaces() {
             &["nhs", "upsert"],
         );
     }
+    // Nor for one path that is matched twice, whatever the update sets.
+    for filter in [
+        doc! { "contacts": [], "contacts.phone": "SECRET" },
+        doc! { "$and": [{ "contacts": { "$in": [[]] } }, { "contacts.phone": "SECRET" }] },
+    ] {
+        for change in [
+            doc! { "$set": { "x": 1 } },
+            doc! { "$setOnInsert": { "contacts.phone": "SECRET" } },
+        ] {
+            refuses(
+                update(&mut h, filter.clone(), change, true),
+                &[
+                    "contacts.phone",
+                    "upsert",
+                    "leave one of the two conditions out of the filter",
+                ],
+            );
+        }
+    }
     // What the server would do to the filter's value first cannot be said in one update.
     for change in [
         doc! { "$push": { "contacts": { "kind": "home" } } },

@@ -56,7 +56,7 @@ pub(super) struct Connection {
 struct Place {
     /// The listener's advertised address.
     listener: Address,
-    /// Its connections follow the member that takes writes, and there are others.
+    /// Its connections follow the member of a set that takes writes, and there are others.
     follows: bool,
 }
 
@@ -84,15 +84,14 @@ impl Connection {
             let moved: Signal = Box::pin(shared.moved_from(member.clone()));
             (member, moved)
         });
+        // A router that says that it takes no writes passes on what a shard said, and is still the one to ask.
+        let follows = following.is_some() && !shared.members().now().is_routed();
         Self {
             client,
             server: reached.leg,
             session,
             shared,
-            place: Place {
-                listener,
-                follows: following.is_some(),
-            },
+            place: Place { listener, follows },
             observer,
             from_client: Incoming::default(),
             from_server: Incoming::default(),

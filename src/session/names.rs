@@ -33,9 +33,10 @@ fn asked(view: &CommandView<'_>) -> Asked {
     let Some(Ok(Some(pipeline))) = pipeline.map(|pipeline| pipeline.document()) else {
         return Asked::Documents;
     };
+    let joins = joins_statistics(&pipeline, 0);
     match first_stage(&pipeline) {
-        Some(stage) if names::names_server(stage) => Asked::Statistics,
-        _ if joins_statistics(&pipeline, 0) => Asked::JoinedStatistics,
+        Some(stage) if names::names_server(stage) && (joins || !unites_only(&pipeline)) => Asked::Statistics,
+        Some(stage) if names::names_server(stage) || joins => Asked::JoinedStatistics,
         _ => Asked::Documents,
     }
 }
@@ -45,18 +46,41 @@ fn first_stage<'a>(pipeline: &Doc<'a>) -> Option<&'a [u8]> {
     Some(first.elements().next()?.ok()?.key)
 }
 
+/// Whether a pipeline brings in documents from elsewhere, and no stage makes others of its own.
+fn unites_only(pipeline: &Doc<'_>) -> bool {
+    let mut unites = false;
+    for stage in pipeline.elements().skip(1) {
+        let stage = stage.ok().and_then(|stage| stage.document().ok().flatten());
+        let name = stage.and_then(|stage| Some(stage.elements().next()?.ok()?.key));
+        match name {
+            Some(b"$unionWith") => unites = true,
+            Some(b"$match" | b"$sort" | b"$limit" | b"$skip") => {}
+            _ => return false,
+        }
+    }
+    unites
+}
+
 /// Whether a pipeline inside this one begins with a stage that names the server.
 fn joins_statistics(pipeline: &Doc<'_>, depth: usize) -> bool {
-    let inner = |doc: &Doc<'_>| {
+    let begins = |inner: &Doc<'_>| {
+        first_stage(inner).is_some_and(names::names_server) || joins_statistics(inner, depth + 1)
+    };
+    let stage = |doc: &Doc<'_>| {
         doc.elements().flatten().any(|element| match element.document() {
             Ok(Some(inner)) if matches!(element.key, b"$lookup" | b"$unionWith") => {
                 let pipeline = inner.get(b"pipeline").ok().flatten();
-                let pipeline = pipeline.and_then(|pipeline| pipeline.document().ok().flatten());
-                pipeline.is_some_and(|pipeline| {
-                    first_stage(&pipeline).is_some_and(names::names_server)
-                        || joins_statistics(&pipeline, depth + 1)
-                })
+                pipeline
+                    .and_then(|pipeline| pipeline.document().ok().flatten())
+                    .is_some_and(|pipeline| begins(&pipeline))
             }
+            Ok(Some(facets)) if element.key == b"$facet" => facets.elements().flatten().any(|facet| {
+                facet
+                    .document()
+                    .ok()
+                    .flatten()
+                    .is_some_and(|facet| begins(&facet))
+            }),
             _ => false,
         })
     };
@@ -64,7 +88,7 @@ fn joins_statistics(pipeline: &Doc<'_>, depth: usize) -> bool {
         && pipeline
             .elements()
             .flatten()
-            .any(|stage| stage.document().ok().flatten().is_some_and(|stage| inner(&stage)))
+            .any(|element| element.document().ok().flatten().is_some_and(|doc| stage(&doc)))
 }
 
 /// Whether a reply holds an error: of the command, of one of its writes, or of its write concern.
@@ -163,5 +187,64 @@ impl Session {
 
     fn names<'c>(&'c self, cx: &Context<'c>) -> Names<'c> {
         Names::new(cx.hosts, cx.listener, self.me.as_ref(), self.peer.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::bson::{Bson, bson, doc};
+
+    use super::*;
+
+    fn of(pipeline: &Bson) -> Scope {
+        let command =
+            ::bson::serialize_to_vec(&doc! { "aggregate": "c", "pipeline": pipeline, "$db": "d" }).unwrap();
+        let view = CommandView::new(Doc::at(&command, 0).unwrap(), None, Vec::new()).unwrap();
+        scope(&view.unwrap())
+    }
+
+    #[test]
+    fn knows_what_an_aggregation_brings() {
+        let indexes = || bson!([{ "$indexStats": {} }]);
+        let united = |coll: &str| bson!({ "$unionWith": coll });
+        let joined = || bson!({ "$lookup": { "from": "c", "pipeline": (indexes()), "as": "s" } });
+        for (pipeline, want) in [
+            (bson!([{ "$match": {} }]), Scope::Errors),
+            (
+                bson!([{ "$facet": { "a": [{ "$match": {} }], "b": [] } }]),
+                Scope::Errors,
+            ),
+            (indexes(), Scope::Batch),
+            (
+                bson!([{ "$indexStats": {} }, { "$project": { "host": 1 } }]),
+                Scope::Batch,
+            ),
+            (bson!([(joined())]), Scope::Joined),
+            (
+                bson!([{ "$facet": { "a": [{ "$match": {} }], "b": [(joined())] } }]),
+                Scope::Joined,
+            ),
+            (bson!([{ "$facet": { "a": (indexes()) } }]), Scope::Joined),
+            (
+                bson!([{ "$lookup": { "from": "c", "pipeline": [{ "$facet": { "a": [(joined())] } }], "as": "s" } }]),
+                Scope::Joined,
+            ),
+            // The application's own documents beside them are told by their looks …
+            (
+                bson!([{ "$indexStats": {} }, { "$match": {} }, (united("c"))]),
+                Scope::Joined,
+            ),
+            // … where statistics still have theirs.
+            (
+                bson!([{ "$indexStats": {} }, { "$project": { "host": 1 } }, (united("c"))]),
+                Scope::Batch,
+            ),
+            (
+                bson!([{ "$indexStats": {} }, { "$unionWith": { "coll": "c", "pipeline": (indexes()) } }]),
+                Scope::Batch,
+            ),
+        ] {
+            assert_eq!(of(&pipeline), want, "{pipeline}");
+        }
     }
 }

@@ -10,6 +10,7 @@ pub mod hello;
 pub mod hosts;
 pub mod names;
 pub mod ports;
+mod statistics;
 mod stranger;
 
 pub use deployment::{Deployment, DeploymentKind};

@@ -6,7 +6,8 @@
 
 use super::copier::{Copier, string_value};
 use super::hosts::{Address, HostMap};
-use super::stranger;
+use super::statistics::is_statistics;
+use super::stranger::{self, Stranger};
 use crate::bson::{Doc, Element, Malformed, kind};
 use crate::limits;
 
@@ -48,7 +49,7 @@ pub enum Asked {
     Plan,
     /// The server's statistics: documents of a stage that names the server.
     Statistics,
-    /// Such documents, brought in from an inner pipeline.
+    /// Such documents as the stage makes them, beside others: they are brought in by an inner pipeline, or brings others in.
     JoinedStatistics,
     /// Documents of collections.
     Documents,
@@ -132,11 +133,13 @@ impl<'a> Names<'a> {
             return None;
         }
         let lower = text.to_ascii_lowercase();
+        let mut next = self.first_addresses(&lower);
         let (mut out, mut from) = (String::new(), 0);
-        while let Some((at, length, instead)) = self.first_address(&lower, from) {
+        while let Some((at, length, instead)) = self.leftmost(&next) {
             out.push_str(text.get(from..at)?);
             out.push_str(&instead);
             from = at + length;
+            next.pass(&lower, from);
         }
         (from > 0).then(|| {
             out.push_str(text.get(from..).unwrap_or_default());
@@ -144,34 +147,28 @@ impl<'a> Names<'a> {
         })
     }
 
-    /// The leftmost address that must not show, from an offset on: where, how long, and what stands in its place.
-    fn first_address(&self, lower: &str, from: usize) -> Option<(usize, usize, String)> {
-        let member = self
-            .first_member(lower, from)
-            .map(|(at, member)| (at, member.as_str().len(), self.instead_of(member)));
-        let stranger = self
-            .map
-            .is_routed()
-            .then(|| stranger::first(lower, from))
-            .flatten()
-            .map(|found| (found.at, found.length, self.instead_of(&found.address)));
-        // The first of two at one place: a member's own listener.
-        member.into_iter().chain(stranger).min_by_key(|(at, ..)| *at)
+    fn first_addresses(&self, lower: &str) -> Next<'a> {
+        let (members, routed) = (self.map.known().chain(self.answering), self.map.is_routed());
+        Next {
+            members: members
+                .filter_map(|member| Some((place_of(member, lower, 0)?, member)))
+                .collect(),
+            stranger: routed.then(|| stranger::first(lower, 0)).flatten(),
+            routed,
+        }
     }
 
-    /// The leftmost address of a member in the text, from an offset on.
-    fn first_member(&self, lower: &str, from: usize) -> Option<(usize, &'a Address)> {
-        let found = self.map.known().chain(self.answering).filter_map(|member| {
-            let places = lower.get(from..)?.match_indices(member.as_str());
-            let at = places.map(|(at, _)| from + at).find(|at| {
-                let before = lower.as_bytes().get(at.wrapping_sub(1));
-                let after = lower.as_bytes().get(at + member.as_str().len());
-                !before.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-                    && !after.is_some_and(u8::is_ascii_digit)
-            })?;
-            Some((at, member))
-        });
-        found.min_by_key(|(at, _)| *at)
+    /// The leftmost address that must not show: where, how long, and what stands in its place.
+    fn leftmost(&self, next: &Next<'a>) -> Option<(usize, usize, String)> {
+        let member = next.members.iter().min_by_key(|(at, _)| *at);
+        match (member, &next.stranger) {
+            // At one place: a member's own listener.
+            (Some((at, member)), stranger) if stranger.as_ref().is_none_or(|found| *at <= found.at) => {
+                Some((*at, member.as_str().len(), self.instead_of(member)))
+            }
+            (_, Some(found)) => Some((found.at, found.length, self.instead_of(&found.address))),
+            (_, None) => None,
+        }
     }
 
     fn instead_of(&self, member: &Address) -> String {
@@ -207,10 +204,9 @@ impl<'a> Names<'a> {
         let mut out = Copier::new(doc);
         let mut option = false;
         let of_server = match scope {
-            Scope::Batch => {
-                place.depth == BATCH_DOCUMENT || place.depth > BATCH_DOCUMENT && is_statistics(&doc)?
-            }
-            Scope::Joined => place.depth >= BATCH_DOCUMENT && is_statistics(&doc)?,
+            // Whatever later stages made of them.
+            Scope::Batch if place.depth == BATCH_DOCUMENT => true,
+            Scope::Batch | Scope::Joined => place.depth >= BATCH_DOCUMENT && is_statistics(&doc)?,
             Scope::Errors | Scope::Shards | Scope::Status | Scope::Plan => false,
         };
         for element in doc.elements() {
@@ -309,18 +305,42 @@ impl<'a> Names<'a> {
 /// How deep the documents of a batch stand: reply, cursor, batch, document.
 const BATCH_DOCUMENT: usize = 3;
 
-/// Whether a document looks like one that a stage made which names the server.
-fn is_statistics(doc: &Doc<'_>) -> Result<bool, Malformed> {
-    let (mut ns, mut time, mut other) = (false, false, false);
-    for element in doc.elements() {
-        match element?.key {
-            b"ns" => ns = true,
-            b"localTime" => time = true,
-            b"accesses" | b"planCacheKey" => other = true,
-            _ => {}
+/// Where each address stands next in a text. Kept, so that a text full of addresses is searched once for each member, and
+/// not once for each address that was found.
+struct Next<'a> {
+    members: Vec<(usize, &'a Address)>,
+    stranger: Option<Stranger>,
+    /// Whether there can be strangers.
+    routed: bool,
+}
+
+impl Next<'_> {
+    /// Goes on behind an offset.
+    fn pass(&mut self, lower: &str, from: usize) {
+        self.members.retain_mut(|(at, member)| {
+            if *at < from {
+                let Some(place) = place_of(member, lower, from) else {
+                    return false;
+                };
+                *at = place;
+            }
+            true
+        });
+        if self.routed {
+            self.stranger = stranger::after(lower, from, self.stranger.take());
         }
     }
-    Ok(ns && time || other)
+}
+
+/// Where a member's address stands in the text, from an offset on.
+fn place_of(member: &Address, lower: &str, from: usize) -> Option<usize> {
+    let places = lower.get(from..)?.match_indices(member.as_str());
+    places.map(|(at, _)| from + at).find(|at| {
+        let before = lower.as_bytes().get(at.wrapping_sub(1));
+        let after = lower.as_bytes().get(at + member.as_str().len());
+        !before.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+            && !after.is_some_and(u8::is_ascii_digit)
+    })
 }
 
 enum Value {

@@ -36,6 +36,19 @@ pub(super) fn first(lower: &str, from: usize) -> Option<Stranger> {
     colons.find_map(|colon| around(lower, from, colon))
 }
 
+/// The leftmost behind what has been replaced, where `found` was the leftmost before that. What it has passed over stays
+/// passed over, so that no text is searched twice; only at the first colon can the cut change what is seen.
+pub(super) fn after(lower: &str, from: usize, found: Option<Stranger>) -> Option<Stranger> {
+    if found.as_ref().is_some_and(|found| found.at < from) {
+        return first(lower, from);
+    }
+    let colon = from + lower.get(from..)?.find(':')?;
+    around(lower, from, colon).or(found)
+}
+
+/// How far the bracket before an IPv6 address is looked for: the longest address has 45 bytes.
+const BRACKETS: usize = 64;
+
 /// The address whose port stands behind this colon.
 fn around(lower: &str, from: usize, colon: usize) -> Option<Stranger> {
     let digits = lower[colon + 1..].bytes().take_while(u8::is_ascii_digit).count();
@@ -50,7 +63,8 @@ fn around(lower: &str, from: usize, colon: usize) -> Option<Stranger> {
     }
     let before = &lower[from..colon];
     let at = if before.ends_with(']') {
-        from + before.rfind('[')?
+        let reach = before.len().saturating_sub(BRACKETS);
+        from + reach + before.as_bytes()[reach..].iter().rposition(|b| *b == b'[')?
     } else {
         let host = before
             .bytes()
@@ -121,6 +135,18 @@ mod tests {
         ] {
             assert_eq!(all(text), want, "{text}");
         }
+    }
+
+    #[test]
+    fn looks_no_further_than_an_address_is_long() {
+        let text = format!("[{}", "]:11".repeat(1 << 18));
+        assert_eq!(all(&text), Vec::<&str>::new());
+        let scope = format!("[{}fe80::1]:27018", "0".repeat(BRACKETS));
+        assert_eq!(all(&scope), Vec::<&str>::new());
+        assert_eq!(
+            all("at [2001:0db8:0000:0000:0000:0000:0000:0001]:27018"),
+            ["[2001:0db8:0000:0000:0000:0000:0000:0001]:27018"]
+        );
     }
 
     #[test]

@@ -177,6 +177,8 @@ class Connection:
             return {"numClientConnections": 1, "pools": {"NetworkInterfaceTL-TaskExecutorPool-0": {"poolInUse": 0, f"s1.shards.internal:{router.mongod.port}": host}},
                     "hosts": {f"s1.shards.internal:{router.mongod.port}": host},
                     "replicaSets": {"shard01": {"hosts": [{"addr": f"s1.shards.internal:{router.mongod.port}", "ok": True, "ismaster": True}]}}, "ok": 1.0}
+        if command.get(name) == "deposed":
+            return error(10107, "NotWritablePrimary", "Encountered non-retryable error during query :: caused by :: not primary")
         if command.get(name) == "unreachable":
             return error(6, "HostUnreachable", "Encountered non-retryable error during query :: caused by :: Error connecting to "
                          f"s1.shards.internal:{router.mongod.port} (127.0.0.1:{router.mongod.port}) :: caused by :: Connection refused")

@@ -179,4 +179,5 @@ def test_clients_that_vanish_in_the_middle_of_requests_and_replies(fragile, mark
         together(8, vanish)
         wait_until("those connections to be gone", lambda: harness.metric(proxy, "fieldveil_connections") <= before + 2, 20)
         assert c.count_documents({"_id": {"$regex": "^vanish "}}) == 30
-        assert proxy.http("/readyz")[0] == 200
+        # What looks after the database looks again within a few seconds.
+        wait_until("readiness", lambda: proxy.http("/readyz")[0] == 200, 15)

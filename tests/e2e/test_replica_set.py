@@ -137,12 +137,13 @@ def test_plans_and_statistics_name_no_member(found, members):
         assert_names_nobody(members, db.command("explain", {"aggregate": "plain", "pipeline": [{"$match": {"host": "kept"}}], "cursor": {}}))
 
 
-PLAIN = {"_id": "stats", "host": "kept:27017", "ns": "also kept"}
+PLAIN = {"_id": "stats", "host": "kept:27017", "ns": "also kept", "localTime": "10:30", "accesses": 3, "planCacheKey": "kept"}
 INDEXES, COLLECTION = [{"$indexStats": {}}], [{"$collStats": {"count": {}}}]
 
 
 @pytest.mark.parametrize("pipeline", [
-    INDEXES, COLLECTION, [{"$planCacheStats": {}}], [{"$match": {}}, {"$unionWith": {"coll": "stats", "pipeline": INDEXES}}],
+    INDEXES, COLLECTION, [{"$planCacheStats": {}}], INDEXES + [{"$unionWith": "stats"}], COLLECTION + [{"$match": {}}, {"$unionWith": {"coll": "stats"}}],
+    [{"$match": {}}, {"$unionWith": {"coll": "stats", "pipeline": INDEXES}}],
     [{"$unionWith": {"coll": "stats", "pipeline": [{"$limit": 1}, {"$unionWith": {"coll": "stats", "pipeline": COLLECTION}}]}}],
     [{"$lookup": {"from": "stats", "pipeline": INDEXES, "as": "joined"}}], INDEXES + [{"$lookup": {"from": "stats", "pipeline": COLLECTION, "as": "joined"}}],
 ], ids=str)

@@ -9,7 +9,7 @@ import time
 import bson
 import pytest
 from pymongo import MongoClient, ReadPreference
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
 
 import harness
 from harness import ADMIN, APP, SERVICE, Collection, Markers, Proxy, is_envelope, wait_until
@@ -121,6 +121,19 @@ def test_a_driver_sees_routers_and_no_backend(either, routers):
     hello = either.admin.command("hello")
     assert hello["msg"] == "isdbgrid"
     assert_names_nobody(routers, hello)
+
+
+def test_a_shard_without_a_primary_deposes_no_router(one, certs):
+    """The reply goes on as it is, its connection stays, and nobody is kept from the router."""
+    with connect([one.port], certs, retryReads=False, maxPoolSize=1) as client:
+        for _ in range(2):
+            with pytest.raises(NotPrimaryError) as refused:
+                client[DB].command("find", "deposed")
+            assert refused.value.details["code"] == 10107
+            began = time.monotonic()
+            with connect([one.port], certs) as other:
+                assert other[DB].plain.find_one({"_id": "nobody"}) is None
+            assert time.monotonic() - began < 1.5
 
 
 def test_check_is_content(one):

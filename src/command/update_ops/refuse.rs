@@ -80,3 +80,15 @@ pub(super) fn upsert_in_two_forms(rule: &FieldRule) -> Refusal {
     )
     .about(rule)
 }
+
+/// The filter itself is the conflict: whatever the update sets, the server would insert nothing.
+pub(super) fn upsert_matched_twice(rule: &FieldRule) -> Refusal {
+    Refusal::new(
+        Reason::Rotation,
+        format!(
+            "field '{}': the filter of this upsert compares it and also what encloses it, which cannot be told apart from two values while the field is migrating or its key is rotating; leave one of the two conditions out of the filter",
+            rule.path
+        ),
+    )
+    .about(rule)
+}

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::refuse::upsert_in_two_forms;
+use super::refuse::{upsert_in_two_forms, upsert_matched_twice};
 use crate::bson::Doc;
 use crate::command::filter::Widened;
 use crate::plan::Draft;
@@ -45,7 +45,7 @@ pub fn refuse_matched_twice(filter: &Doc<'_>, widened: &[Widened], depth: usize)
             };
         }
         if says {
-            return Err(upsert_in_two_forms(&one.rule));
+            return Err(upsert_matched_twice(&one.rule));
         }
     }
     Ok(())

@@ -70,6 +70,32 @@ fn replaces_members_in_texts_at_their_boundaries_only() {
     );
 }
 
+/// Of the size that a client can make an error, echoed names included.
+#[test]
+fn long_texts_are_searched_once() {
+    let map = map().routed(true);
+    let listener = address("proxy:1");
+    let names = Names::new(&map, &listener, None, None);
+    let echoed = format!("unknown operator: $[{}", "]:11".repeat(1 << 18));
+    assert_eq!(names.text(&echoed), None);
+    // Each found again and again, and of two kinds: the others stand far behind.
+    let count = 1 << 15;
+    let near = "db1.internal:27017, s1.internal:27018, ".repeat(count);
+    let shown = names
+        .text(&format!("{near} db2.internal:27018 [fe80::1]:27018"))
+        .unwrap();
+    assert_eq!(shown.matches("proxy:1, hidden-").count(), count);
+    assert!(shown.contains(" proxy:2 hidden-") && !shown.contains("internal"));
+    // Where what was replaced ends decides what stands behind it.
+    let shown = names
+        .text("db1.internal:27017-x.internal:27018 s2.internal:27018")
+        .unwrap();
+    assert!(
+        shown.starts_with("proxy:1hidden-") && !shown.contains("internal"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn a_listener_that_follows_writes_stands_for_whoever_answers() {
     let open = Listener {
