@@ -502,7 +502,11 @@ impl Maker<'_> {
                 let condition = self.match_stage(&inner);
                 lookup.insert("localField", local);
                 lookup.insert("foreignField", foreign);
-                lookup.insert("pipeline", vec![doc! { "$match": condition }]);
+                // An index on the field of the condition would give the order, of ciphertexts on one side.
+                lookup.insert(
+                    "pipeline",
+                    vec![doc! { "$match": condition }, doc! { "$sort": { "_id": 1 } }],
+                );
             }
             _ => {
                 lookup.insert("localField", local);
